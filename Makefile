@@ -1,0 +1,46 @@
+# Everything a newcomer needs: `make demo`, `make test`. Needs Python ≥ 3.11, pip and make; touches nothing outside
+# this folder and COREA_HOME (default: your cache folder).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test check format lock bench clean
+
+help:
+	@echo "make demo    fetch two small models and watch them answer 12 real questions together"
+	@echo "make test    run the tests"
+	@echo "make check   lint, types, import rules, lock file"
+	@echo "make bench   measure what the README claims"
+	@echo "make lock    renew the pinned dependencies"
+
+# --without-pip: Debian ships venv without ensurepip, and the system's pip can install into the environment as well.
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear --without-pip .venv
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: .venv/installed
+	@$(BIN)/corea demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: .venv/installed
+	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --group dev --all-extras --universal --python-version 3.11 \
+		--generate-hashes --custom-compile-command "make lock" --output-file requirements.lock
+
+bench: .venv/installed
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
