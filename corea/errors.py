@@ -92,7 +92,9 @@ class UpstreamTimeout(ModelError):
     """No answer in time."""
 
     def __init__(self, *, model: str, elapsed_s: float) -> None:
-        super().__init__(f"{model} gave no answer in {elapsed_s:.1f} s; raise the tier's timeout_s or check the endpoint")
+        super().__init__(
+            f"{model} gave no answer in {elapsed_s:.1f} s; raise the tier's timeout_s or check the endpoint"
+        )
         self.model = model
         self.elapsed_s = elapsed_s
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """The folder for models and ledger: ``$COREA_HOME``, else ``corea`` in the user's cache folder. Not created here."""
+    """The folder for models and ledger: ``$COREA_HOME``, else ``corea`` in the user's cache folder. Not created."""
     configured = os.environ.get("COREA_HOME")
     if configured:
         return Path(configured).expanduser()

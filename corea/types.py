@@ -33,9 +33,7 @@ class Request:
     kind: Kind | None = None
 
     @classmethod
-    def of(
-        cls, question: str, *, id: str | None = None, task: str | None = None, kind: Kind | None = None
-    ) -> Request:
+    def of(cls, question: str, *, id: str | None = None, task: str | None = None, kind: Kind | None = None) -> Request:
         """A request that is a single question."""
         return cls(messages=(Message(role="user", content=question),), id=id, task=task, kind=kind)
 

@@ -1,0 +1,5 @@
+"""``python -m corea``."""
+
+from corea.cli import main
+
+main()

@@ -1,0 +1,146 @@
+"""Many questions through one cascade, on this machine: reads, asks, grades, writes; the command line draws progress.
+
+Knows nothing of terminals. Memory does not grow with the number of questions, but for eight bytes of each id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from corea.batch.output import Output
+from corea.batch.rows import BadLine, Question, Row, key, read_questions
+from corea.cascade import Cascade
+from corea.errors import CascadeExhausted, InputError
+from corea.grading.answers import grade
+from corea.streams import bounded_map
+
+#: Bad lines that are told one by one; a file may hold millions.
+MAX_BAD_LINE_SAMPLES = 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Summary:
+    """Sums over all rows of the output, those of earlier runs included. Unknown costs are counted, never taken as 0."""
+
+    rows: int = 0
+    failed: int = 0
+    deferred: int = 0
+    graded: int = 0
+    correct: int = 0
+    cost_nano_usd: int = 0
+    saved_nano_usd: int = 0
+    unknown_costs: int = 0
+    #: Rows that earlier runs had left.
+    resumed: int = 0
+    bad_lines: int = 0
+    #: The first of them, for a report.
+    bad_line_samples: list[BadLine] = field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        self.rows += 1
+        self.failed += row.error is not None
+        self.deferred += bool(row.deferred)
+        self.graded += row.correct is not None
+        self.correct += bool(row.correct)
+        self.cost_nano_usd += row.cost_nano_usd or 0
+        self.saved_nano_usd += row.saved_nano_usd or 0
+        self.unknown_costs += row.error is None and (row.cost_nano_usd is None or row.saved_nano_usd is None)
+
+    @property
+    def answered(self) -> int:
+        return self.rows - self.failed
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the graded rows; a failed row with a gold answer counts as wrong. None without gold answers."""
+        return self.correct / self.graded if self.graded else None
+
+    @property
+    def deferral_rate(self) -> float | None:
+        return self.deferred / self.answered if self.answered else None
+
+    @property
+    def saving(self) -> float | None:
+        """1 − cost ÷ cost of the last tier alone; None where that is 0 or a cost is unknown."""
+        baseline = self.cost_nano_usd + self.saved_nano_usd
+        return self.saved_nano_usd / baseline if baseline and not self.unknown_costs else None
+
+    @property
+    def ok(self) -> bool:
+        return not self.failed and not self.bad_lines
+
+
+async def run_batch(
+    cascade: Cascade,
+    source: Path,
+    sink: Path,
+    *,
+    concurrency: int,
+    on_start: Callable[[int, int], None] = lambda total, done: None,
+    on_row: Callable[[Row], None] = lambda row: None,
+) -> Summary:
+    """Ask every question of ``source`` that ``sink`` has no row for yet.
+
+    ``on_start`` gets the number of questions and how many are done already. Raises :class:`InputError` for files that
+    cannot be used; a question that fails is a row with its error.
+    """
+    if await asyncio.to_thread(_same_file, source, sink):
+        raise InputError(f"{sink} is the input; choose another output file")
+    summary = Summary()
+    ids = _check(source, summary)
+    with Output(sink, fingerprint=cascade.fingerprint, on_old_row=summary.add) as output:
+        summary.resumed = summary.rows
+        if strangers := len(output.done - ids):
+            raise InputError(
+                f"{sink} has {strangers} rows whose ids are not in {source}: it belongs to another input; "
+                "choose another output file, or delete this one"
+            )
+        on_start(len(ids), len(output.done))
+        del ids
+        todo = (question for question in _questions(source) if key(question.id) not in output.done)
+        async for row in bounded_map(lambda question: _answer(cascade, question), todo, concurrency=concurrency):
+            output.write(row)
+            summary.add(row)
+            on_row(row)
+    return summary
+
+
+def _same_file(source: Path, sink: Path) -> bool:
+    return source.resolve() == sink.resolve()
+
+
+def _check(source: Path, summary: Summary) -> set[bytes]:
+    """Keys of all usable ids. A first pass, so that what is wrong is known before money is spent."""
+    ids: set[bytes] = set()
+    for item in read_questions(source):
+        if isinstance(item, BadLine):
+            summary.bad_lines += 1
+            if len(summary.bad_line_samples) < MAX_BAD_LINE_SAMPLES:
+                summary.bad_line_samples.append(item)
+        else:
+            ids.add(key(item.id))
+    if not ids:
+        first = f" (first: {summary.bad_line_samples[0]})" if summary.bad_lines else ""
+        raise InputError(f"{source} has no questions{first}")
+    return ids
+
+
+def _questions(source: Path) -> Iterator[Question]:
+    return (item for item in read_questions(source) if isinstance(item, Question))
+
+
+async def _answer(cascade: Cascade, question: Question) -> Row:
+    try:
+        trace = await cascade.ask(question.request)
+    except (CascadeExhausted, InputError) as exc:
+        wrong = None if question.gold is None else False
+        trace_id = exc.trace.id if isinstance(exc, CascadeExhausted) else None
+        return Row(id=question.id, error=str(exc), correct=wrong, trace_id=trace_id)
+    correct = None
+    if question.gold is not None and question.kind is not None:
+        # In a thread: an expression may take seconds, and other questions must go on meanwhile.
+        correct = await asyncio.to_thread(grade, trace.answer, question.gold, question.kind)
+    return Row.of(question, trace, correct=correct)

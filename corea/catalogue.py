@@ -1,0 +1,1 @@
+from corea.models.catalogue import *  # noqa

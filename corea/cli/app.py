@@ -1,0 +1,40 @@
+"""The command's tree."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from corea import __version__
+from corea.cli import ask, batch, config, demo, models, trace
+
+app = typer.Typer(
+    name="corea",
+    help="A cascade of language models: the small one answers when it is sure, the large one answers the rest.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("ask")(ask.ask)
+app.command("batch")(batch.batch)
+app.command("demo")(demo.demo)
+app.add_typer(models.app, name="models")
+app.add_typer(config.app, name="config")
+app.add_typer(trace.app, name="trace")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"corea {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Nothing to do here: each verb has its own file."""

@@ -1,0 +1,48 @@
+"""Where words go: stdout for results, stderr for everything else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+
+def stderr() -> Console:
+    """Made anew each time, so that a redirected stderr is the one written to."""
+    return Console(stderr=True, highlight=False)
+
+
+def stdout() -> Console:
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def fail(message: str) -> None:
+    """One line on stderr."""
+    stderr().print(f"[bold red]error:[/] {_escaped(message)}", soft_wrap=True)
+
+
+def remark(message: str) -> None:
+    stderr().print(_escaped(message), style="dim", soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def show_warnings() -> None:
+    """Warnings of the library, one dim line each, on stderr."""
+    handler = RichHandler(console=stderr(), show_time=False, show_path=False, show_level=False, markup=False)
+    logger = logging.getLogger("corea")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.WARNING)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

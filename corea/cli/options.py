@@ -1,0 +1,35 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from corea.config import Config
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="Configuration file. Default: $COREA_CONFIG, ./corea.toml, then a built-in pair."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option("--threshold", help="Confidence needed to keep an answer, 0 to 1, for every tier but the last."),
+]
+
+
+def load(config: Path | None, threshold: float | None = None) -> Config:
+    """The configuration, with its models on this disk: what is missing is fetched, with a progress bar."""
+    from corea.cli.console import show_warnings
+    from corea.cli.fetch import fetch_missing
+
+    show_warnings()
+    loaded = Config.load(config)
+    if threshold is not None:
+        loaded = loaded.with_threshold(threshold)
+    fetch_missing(loaded)
+    return loaded

@@ -1,0 +1,325 @@
+"""One typed, frozen configuration, read from TOML. Unknown keys are errors; secrets are only named, never held.
+
+Knows what a cascade *consists* of, not how to build it (:mod:`corea.cascade`) or whether its models are on disk.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from corea.errors import ConfigError
+from corea.prices import FixedPrice, Price, embedded_price, listed_price
+
+Ask = Literal["inline", "followup", "none"]
+EstimatorName = Literal["verbalized", "expected", "logprob", "p_true", "self_consistency"]
+
+#: How each estimator may ask, its default first.
+WAYS_TO_ASK: Mapping[EstimatorName, tuple[Ask, ...]] = {
+    "verbalized": ("inline", "followup"),
+    "expected": ("inline", "followup"),
+    "logprob": ("none",),
+    "p_true": ("followup",),
+    "self_consistency": ("none",),
+}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class PriceConfig(_Frozen):
+    """USD per million tokens. ``cached_input`` defaults to ``input``."""
+
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
+class ConfidenceConfig(_Frozen):
+    """Which signal says how sure the tier is, and how it is asked for."""
+
+    estimator: EstimatorName = "logprob"
+    ask: Ask | None = None
+    #: Extra answers sampled by ``self_consistency``.
+    samples: int = Field(default=5, ge=2, le=64)
+    #: Sampling temperature of those answers.
+    temperature: float = Field(default=0.7, gt=0, le=2)
+
+    @model_validator(mode="after")
+    def _ask_suits_estimator(self) -> Self:
+        ways = WAYS_TO_ASK[self.estimator]
+        if self.ask is not None and self.ask not in ways:
+            raise ValueError(f'estimator "{self.estimator}" asks by {" or ".join(ways)}, not "{self.ask}"')
+        return self
+
+    @property
+    def way(self) -> Ask:
+        return self.ask or WAYS_TO_ASK[self.estimator][0]
+
+
+class _TierConfig(_Frozen):
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    model: str = Field(min_length=1)
+    #: Keep the answer if confidence ≥ threshold. Every tier needs one, but the last, which must not have one.
+    threshold: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    confidence: ConfidenceConfig = ConfidenceConfig()
+    prices: PriceConfig | None = None
+    #: Seconds for one attempt; by default an equal share of the time left to the cascade.
+    timeout_s: float | None = Field(default=None, gt=0)
+    #: What a failed attempt does: ``skip`` to the next tier, or ``fail`` the request.
+    on_error: Literal["skip", "fail"] = "skip"
+    max_tokens: int = Field(default=1024, ge=1)
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    #: Replaces COREA's own instruction to the model. The confidence protocol is still appended when asked inline.
+    system_prompt: str | None = None
+
+
+class Adapter(_Frozen):
+    """A LoRA adapter in GGUF form."""
+
+    path: Path
+    scale: float = 1.0
+
+
+class EmbeddedTier(_TierConfig):
+    """A GGUF file run in this process by llama.cpp. ``model`` is a catalogue name or a path."""
+
+    kind: Literal["embedded"]
+    adapters: tuple[Adapter, ...] = ()
+    #: Context of one conversation, in tokens.
+    context_tokens: int = Field(default=4096, ge=128)
+    #: Conversations decoded together.
+    slots: int = Field(default=4, ge=1, le=256)
+    #: CPU threads; by default all cores this process may use.
+    threads: int | None = Field(default=None, ge=1)
+
+
+class OpenAITier(_TierConfig):
+    """Any OpenAI-compatible endpoint: OpenAI, vLLM, SGLang, Ollama, llama-server."""
+
+    kind: Literal["openai"]
+    base_url: str = Field(pattern=r"^https?://[^\s]+$")
+    #: Name of the environment variable that holds the key. The key itself never goes into the file.
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    max_retries: int = Field(default=2, ge=0, le=10)
+    max_connections: int = Field(default=100, ge=1)
+    #: Sent along with every request, for what only this server understands.
+    extra_body: dict[str, Any] = {}
+
+
+class ProviderTier(_TierConfig):
+    """Any other provider, through the any-llm SDK (``pip install 'corea[providers]'``)."""
+
+    kind: Literal["provider"]
+    provider: str = Field(min_length=1)
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    base_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
+    max_retries: int = Field(default=2, ge=0, le=10)
+
+
+TierConfig = Annotated[EmbeddedTier | OpenAITier | ProviderTier, Field(discriminator="kind")]
+
+
+class CascadeConfig(_Frozen):
+    """What spans the tiers."""
+
+    #: Seconds for the whole request, all tiers together.
+    deadline_s: float = Field(default=300.0, gt=0)
+    #: When no tier's answer may be kept: raise an ``error``, or hand out the ``best`` answer there is.
+    on_exhausted: Literal["error", "best"] = "error"
+
+
+class LedgerConfig(_Frozen):
+    """Where traces are kept. ``url=None`` is one SQLite file in COREA_HOME."""
+
+    enabled: bool = True
+    url: str | None = None
+    #: False keeps no question and no answer, only figures.
+    store_texts: bool = True
+
+
+class Config(_Frozen):
+    """A whole cascade. See ``corea config init`` for a commented file."""
+
+    tiers: tuple[TierConfig, ...] = Field(min_length=1)
+    cascade: CascadeConfig = CascadeConfig()
+    ledger: LedgerConfig = LedgerConfig()
+
+    @field_validator("tiers")
+    @classmethod
+    def _names_differ(cls, tiers: tuple[TierConfig, ...]) -> tuple[TierConfig, ...]:
+        names = [tier.name for tier in tiers]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f'two tiers are called "{name}"; give each its own name')
+        return tiers
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> Config:
+        """Read ``path``; or ``$COREA_CONFIG``; or ``corea.toml`` here; or the built-in pair of embedded models.
+
+        Raises :class:`ConfigError`, one line, naming the field and the mend.
+        """
+        found = find(path)
+        return default() if found is None else parse(found.read_text(encoding="utf-8"), source=str(found))
+
+    def with_threshold(self, threshold: float) -> Config:
+        """The same cascade with this threshold on every tier but the last."""
+        if not 0.0 <= threshold <= 1.0:
+            raise ConfigError(f"{threshold} is outside [0, 1]", field="threshold")
+        last = len(self.tiers) - 1
+        tiers = tuple(
+            tier if index == last else tier.model_copy(update={"threshold": threshold})
+            for index, tier in enumerate(self.tiers)
+        )
+        return self.model_copy(update={"tiers": tiers})
+
+
+def find(path: str | Path | None = None) -> Path | None:
+    """The configuration file that would be read, or None for the built-in one."""
+    named = path or os.environ.get("COREA_CONFIG")
+    if named:
+        file = Path(named).expanduser()
+        if not file.is_file():
+            raise ConfigError(f"{file} is not there; write one with: corea config init {file}")
+        return file
+    here = Path("corea.toml")
+    return here if here.is_file() else None
+
+
+def template() -> str:
+    """The commented configuration that ``corea config init`` writes; also the built-in default."""
+    return (Path(__file__).parent / "default.toml").read_text(encoding="utf-8")
+
+
+def default() -> Config:
+    return parse(template(), source="built-in configuration")
+
+
+def parse(text: str, *, source: str) -> Config:
+    """Configuration from TOML text. ``source`` is named in errors."""
+    try:
+        config = Config.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{source}: not TOML: {exc}") from exc
+    except ValidationError as exc:
+        raise _plain(exc, source) from None
+    _check_thresholds(config, source)
+    _check_price_order(config, source)
+    return config
+
+
+def price_of(tier: TierConfig) -> Price | None:
+    """What a tier's tokens cost: as configured, else by parameter count (embedded), else as listed; None is unknown."""
+    if tier.prices is not None:
+        return FixedPrice.per_million(tier.prices.input, tier.prices.output, tier.prices.cached_input)
+    if isinstance(tier, EmbeddedTier):
+        return embedded_price(tier.model)
+    if isinstance(tier, OpenAITier):
+        return listed_price(tier.model, api_url=tier.base_url)
+    return listed_price(tier.model, provider=tier.provider)
+
+
+def api_key_of(tier: OpenAITier | ProviderTier, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The key a tier refers to. Raises :class:`ConfigError` when the variable is not set."""
+    if tier.api_key_env is None:
+        return None
+    key = environ.get(tier.api_key_env, "").strip()
+    if not key:
+        raise ConfigError(
+            f"the environment variable {tier.api_key_env} is not set; run: export {tier.api_key_env}=…",
+            field=f"tiers.{tier.name}.api_key_env",
+        )
+    return key
+
+
+def _check_thresholds(config: Config, source: str) -> None:
+    for index, tier in enumerate(config.tiers[:-1]):
+        if tier.threshold is None:
+            raise ConfigError(
+                f'{source}: tier "{tier.name}" needs a threshold from 0 to 1: only the last tier may go without',
+                field=f"tiers[{index}].threshold",
+            )
+    last = config.tiers[-1]
+    if last.threshold is not None:
+        raise ConfigError(
+            f'{source}: "{last.name}" is the last tier, whose answer is always final; remove its threshold',
+            field=f"tiers[{len(config.tiers) - 1}].threshold",
+        )
+
+
+def _check_price_order(config: Config, source: str) -> None:
+    known = [(tier.name, price) for tier in config.tiers if (price := price_of(tier)) is not None]
+    for (cheap, low), (dear, high) in pairwise(known):
+        if low.reference_nano_usd > high.reference_nano_usd:
+            raise ConfigError(
+                f'{source}: tiers go from cheap to dear, but "{cheap}" costs more than "{dear}" after it; '
+                "swap them or correct their prices",
+                field="tiers",
+            )
+
+
+def _plain(exc: ValidationError, source: str) -> ConfigError:
+    """The first of pydantic's complaints, in one line, with the nearest known key when a key is unknown."""
+    errors = exc.errors(include_url=False)
+    # An unknown key explains the missing one beside it, so it is told first.
+    error = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    where = _path(error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        unknown = str(error["loc"][-1])
+        near = difflib.get_close_matches(unknown, sorted(_keys_beside(error["loc"])), n=1, cutoff=0.5)
+        message = f'unknown key; did you mean "{near[0]}"?' if near else "unknown key; remove it"
+    elif error["type"].startswith("union_tag"):
+        message = 'kind must be "embedded", "openai" or "provider"'
+    elif error["type"] == "missing":
+        message = "is missing; add it"
+    elif "input" in error and not isinstance(error["input"], dict | list):
+        message = f"{message[0].lower()}{message[1:]}, not {error['input']!r}"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return ConfigError(f"{source}: {message}{more}", field=where or None)
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    """``("tiers", 0, "embedded", "threshold")`` → ``tiers[0].threshold``: the union's tag is not in the file."""
+    path = ""
+    for index, part in enumerate(loc):
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not (index == 2 and loc[0] == "tiers" and part in _TIER_KINDS):
+            path += f".{part}" if path else part
+    return path
+
+
+_TIER_KINDS: dict[str, type[_TierConfig]] = {"embedded": EmbeddedTier, "openai": OpenAITier, "provider": ProviderTier}
+
+
+def _keys_beside(loc: tuple[int | str, ...]) -> Iterator[str]:
+    """Names of the fields that may stand where an unknown key stands."""
+    model: Any = Config
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            continue
+        if part in _TIER_KINDS:
+            model = _TIER_KINDS[part]
+            continue
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        model = _model_in(annotation) or model
+    yield from model.model_fields
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if (found := _model_in(argument)) is not None:
+            return found
+    return None

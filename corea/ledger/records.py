@@ -1,0 +1,122 @@
+"""A trace as rows, and rows as a trace. Knows the columns' names, not how they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from corea.types import Attempt, Confidence, Decision, Failure, Message, Reason, Request, Trace, Usage
+
+Row = dict[str, Any]
+
+
+def trace_row(trace: Trace, *, store_texts: bool) -> Row:
+    """The row of ``traces``. What follows from the attempts is stored too, so lists and sums need no join.
+
+    ``metadata`` must be JSON: string keys, no NaN. A tuple in it comes back as a list.
+    """
+    return {
+        "id": trace.id,
+        "request_id": trace.request.id,
+        "task": trace.request.task,
+        "kind": trace.request.kind,
+        "messages": [{"role": m.role, "content": m.content} for m in trace.request.messages] if store_texts else None,
+        "answer": trace.answer if store_texts else None,
+        "text": trace.text if store_texts else None,
+        "tier": trace.tier,
+        "confidence": trace.confidence,
+        "deferred": trace.deferred,
+        "error": trace.final is None,
+        "final": trace.final,
+        "cost_nano_usd": trace.cost_nano_usd,
+        "baseline_nano_usd": trace.baseline_nano_usd,
+        "saved_nano_usd": trace.saved_nano_usd,
+        "started_at_unix_s": trace.started_at_unix_s,
+        "elapsed_s": trace.elapsed_s,
+        "fingerprint": trace.fingerprint,
+        "prices_version": trace.prices_version,
+        "metadata": dict(trace.metadata),
+    }
+
+
+def attempt_rows(trace: Trace, *, store_texts: bool) -> list[Row]:
+    """The rows of ``attempts``, in order."""
+    return [_attempt_row(trace.id, i, attempt, store_texts) for i, attempt in enumerate(trace.attempts)]
+
+
+def to_trace(row: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> Trace:
+    """The trace that was written. Texts that were not stored read as no messages, ``""`` and no answer."""
+    messages = tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"] or ())
+    return Trace(
+        id=row["id"],
+        request=Request(messages=messages, id=row["request_id"], task=row["task"], kind=row["kind"]),
+        attempts=tuple(_to_attempt(attempt) for attempt in attempts),
+        final=row["final"],
+        started_at_unix_s=row["started_at_unix_s"],
+        elapsed_s=row["elapsed_s"],
+        cost_nano_usd=row["cost_nano_usd"],
+        baseline_nano_usd=row["baseline_nano_usd"],
+        fingerprint=row["fingerprint"],
+        prices_version=row["prices_version"],
+        metadata=row["metadata"],
+    )
+
+
+def _attempt_row(trace_id: str, position: int, attempt: Attempt, store_texts: bool) -> Row:
+    usage, failure = attempt.usage, attempt.failure
+    return {
+        "trace_id": trace_id,
+        "position": position,
+        "tier": attempt.tier,
+        "model": attempt.model,
+        "keep": attempt.decision.keep,
+        "reason": attempt.decision.reason.value,
+        "threshold": attempt.decision.threshold,
+        "confidence": attempt.confidence.value,
+        "confidence_source": attempt.confidence.source,
+        "confidence_note": attempt.confidence.note,
+        "text": attempt.text if store_texts else None,
+        "answer": attempt.answer if store_texts else None,
+        "finish_reason": attempt.finish_reason,
+        "prompt_tokens": usage.prompt_tokens if usage else None,
+        "cached_prompt_tokens": usage.cached_prompt_tokens if usage else None,
+        "completion_tokens": usage.completion_tokens if usage else None,
+        "reasoning_tokens": usage.reasoning_tokens if usage else None,
+        "cost_nano_usd": attempt.cost_nano_usd,
+        "latency_s": attempt.latency_s,
+        "failure_kind": failure.kind if failure else None,
+        "failure_message": failure.message if failure else None,
+    }
+
+
+def _to_attempt(row: Mapping[str, Any]) -> Attempt:
+    return Attempt(
+        tier=row["tier"],
+        model=row["model"],
+        decision=Decision(keep=row["keep"], reason=Reason(row["reason"]), threshold=row["threshold"]),
+        confidence=Confidence(value=row["confidence"], source=row["confidence_source"], note=row["confidence_note"]),
+        text=row["text"] or "",
+        answer=row["answer"],
+        finish_reason=row["finish_reason"],
+        usage=_to_usage(row),
+        cost_nano_usd=row["cost_nano_usd"],
+        latency_s=row["latency_s"],
+        failure=_to_failure(row),
+    )
+
+
+def _to_usage(row: Mapping[str, Any]) -> Usage | None:
+    if row["prompt_tokens"] is None:
+        return None
+    return Usage(
+        prompt_tokens=row["prompt_tokens"],
+        cached_prompt_tokens=row["cached_prompt_tokens"],
+        completion_tokens=row["completion_tokens"],
+        reasoning_tokens=row["reasoning_tokens"],
+    )
+
+
+def _to_failure(row: Mapping[str, Any]) -> Failure | None:
+    if row["failure_kind"] is None:
+        return None
+    return Failure(kind=row["failure_kind"], message=row["failure_message"])

@@ -1,0 +1,291 @@
+"""Any OpenAI-compatible endpoint over HTTP: OpenAI, vLLM, SGLang, Ollama, llama-server.
+
+Knows nothing of prices or confidence. One overall time bound spans all retries, a cancelled call hangs up, and the
+key appears in one place only: the request's header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+from corea.errors import (
+    ConfigError,
+    ModelError,
+    UpstreamGarbage,
+    UpstreamRefused,
+    UpstreamStatus,
+    UpstreamTimeout,
+)
+from corea.models.wire import error_of, excerpt, payload_of, reply_of, request_body
+from corea.types import Prompt, Reply
+
+Sleep = Callable[[float], Awaitable[object]]
+
+_RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 8.0
+#: Longest wait that an endpoint may ask for when the call itself has no time bound.
+_PATIENCE_S = 60.0
+_CONNECT_TIMEOUT_S = 10.0
+_ERROR_BYTES = 64 * 1024
+
+
+class OpenAIModel:
+    """A model behind ``POST {base_url}/chat/completions``. Use ``aclose`` to close its connections.
+
+    ``api_key_env`` is only named in messages. ``extra_body`` is laid over every request; None there removes a field,
+    and ``max_completion_tokens`` there replaces ``max_tokens``, which OpenAI's reasoning models refuse. Works from
+    several event loops: each gets its own connections; call ``aclose`` before one ends, or its sockets wait for the
+    garbage collector. Raises :class:`ConfigError` for a URL or key that cannot work.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str,
+        model: str,
+        api_key: str | None = None,
+        api_key_env: str | None = None,
+        max_retries: int = 2,
+        max_connections: int = 100,
+        max_response_bytes: int = 64 * 1024 * 1024,
+        extra_body: Mapping[str, Any] | None = None,
+        rng: random.Random,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self.name = name
+        self._model = model
+        self._url = _endpoint(base_url)
+        self._key = _checked_key(api_key, api_key_env)
+        self._key_env = api_key_env
+        self._max_retries = max_retries
+        self._max_connections = max_connections
+        self._max_response_bytes = max_response_bytes
+        self._extra_body = _checked_body(extra_body or {})
+        self._rng = rng
+        self._sleep = sleep
+        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+
+    def __repr__(self) -> str:
+        return f"OpenAIModel({self.name!r}, model={self._model!r}, url={str(self._url.with_query(None))!r})"
+
+    async def complete(self, prompt: Prompt, *, timeout_s: float | None = None) -> Reply:
+        """Ask for a completion, within ``timeout_s`` for all tries together. Raises only :class:`ModelError`."""
+        body = self._body(prompt)
+        return await retried(
+            lambda: self._ask(body),
+            model=self.name,
+            max_retries=self._max_retries,
+            timeout_s=timeout_s,
+            rng=self._rng,
+            sleep=self._sleep,
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections. Those of a loop that runs elsewhere are closed there."""
+        here = asyncio.get_running_loop()
+        sessions, self._sessions = self._sessions, {}
+        for loop, session in sessions.items():
+            if loop is here or loop.is_closed():
+                await session.close()
+            else:
+                asyncio.run_coroutine_threadsafe(session.close(), loop)
+
+    def _body(self, prompt: Prompt) -> bytes:
+        body = {**request_body(prompt, self._model), **self._extra_body}
+        if "max_completion_tokens" in body:
+            body["max_tokens"] = None
+        return json.dumps({key: value for key, value in body.items() if value is not None}).encode()
+
+    async def _ask(self, body: bytes) -> Reply:
+        response = await self._post(body)
+        try:
+            return await self._reply(response)
+        finally:
+            # Hangs up where the body was not read to its end; otherwise the connection is already back in the pool.
+            response.close()
+
+    async def _post(self, body: bytes) -> aiohttp.ClientResponse:
+        """Send the request and wait for the answer's headers."""
+        session = await self._session()
+        try:
+            return await session.post(self._url, data=body, headers=self._headers(), allow_redirects=False)
+        except aiohttp.ClientResponseError:
+            # Its repr holds the request's headers, and so the key.
+            message = f"{self.name}: {self._host} does not speak HTTP; check base_url"
+            raise UpstreamGarbage(message) from None
+        except (aiohttp.ClientError, OSError) as exc:
+            message = (
+                f"{self.name}: no answer from {self._host}: {_reason(exc)}; check base_url and that the server is up"
+            )
+            raise UpstreamRefused(message) from exc
+
+    async def _reply(self, response: aiohttp.ClientResponse) -> Reply:
+        if not 200 <= response.status < 300:
+            raise await self._refusal(response)
+        payload = payload_of(await self._body_of(response), self.name, secret=self._key)
+        return reply_of(payload, self.name, secret=self._key)
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> ModelError:
+        # A refusal whose text is cut is still that refusal.
+        try:
+            text = (await _read(response, _ERROR_BYTES)).decode(errors="replace")
+        except (aiohttp.ClientError, OSError):
+            text = ""
+        return error_of(response.status, response.headers, text, self.name, secret=self._key, api_key_env=self._key_env)
+
+    async def _body_of(self, response: aiohttp.ClientResponse) -> bytes:
+        try:
+            body = await _read(response, self._max_response_bytes)
+        except (aiohttp.ClientError, OSError) as exc:
+            raise UpstreamGarbage(f"{self.name}: {self._host} cut its answer off; try again") from exc
+        if len(body) > self._max_response_bytes:
+            raise UpstreamGarbage(f"{self.name}: the answer is larger than {self._max_response_bytes} bytes; refused")
+        return body
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "corea"}
+        return {**headers, "Authorization": f"Bearer {self._key}"} if self._key else headers
+
+    @property
+    def _host(self) -> str:
+        return f"{self._url.host}:{self._url.port}"
+
+    async def _session(self) -> aiohttp.ClientSession:
+        """This loop's session. Those of loops that have ended meanwhile are closed."""
+        loop = asyncio.get_running_loop()
+        session = self._sessions.get(loop)
+        if session is None:
+            session = self._sessions[loop] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._max_connections),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
+                proxy=_proxy_for(self._url),
+            )
+        for ended in [other for other in self._sessions if other.is_closed()]:
+            await self._sessions.pop(ended).close()
+        return session
+
+
+async def retried(
+    ask: Callable[[], Awaitable[Reply]],
+    *,
+    model: str,
+    max_retries: int,
+    timeout_s: float | None,
+    rng: random.Random,
+    sleep: Sleep,
+) -> Reply:
+    """What ``ask`` returns, tried again while that can help, all within ``timeout_s``.
+
+    Waits between tries grow exponentially with full jitter, on top of what the endpoint asked for. An error whose wait
+    would outlast the time left is raised at once. Raises :class:`UpstreamTimeout` when the time is up.
+    """
+    clock = asyncio.get_running_loop().time
+    started_s = clock()
+
+    async def pause_after(error: ModelError, tries: int) -> None:
+        pause_s = pause_before_retry(error, tries, rng)
+        left_s = _PATIENCE_S if timeout_s is None else timeout_s - (clock() - started_s)
+        if pause_s is None or tries > max_retries or pause_s >= left_s:
+            raise error
+        await sleep(pause_s)
+
+    async def persist() -> Reply:
+        for tries in itertools.count(1):
+            try:
+                return await ask()
+            except ModelError as error:
+                await pause_after(error, tries)
+        raise AssertionError("unreachable: the count does not end")
+
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await persist()
+    except TimeoutError as exc:
+        raise UpstreamTimeout(model=model, elapsed_s=clock() - started_s) from exc
+
+
+def pause_before_retry(error: ModelError, tries: int, rng: random.Random) -> float | None:
+    """Seconds to wait before trying again after the ``tries``-th try; None where another try cannot help."""
+    backoff_s = rng.uniform(0.0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (tries - 1)))
+    if isinstance(error, UpstreamRefused):
+        return backoff_s
+    if isinstance(error, UpstreamStatus) and error.status in _RETRIED_STATUSES:
+        return (error.retry_after_s or 0.0) + backoff_s
+    # A body that was cut is bad luck the first time, and the endpoint's habit the second.
+    if isinstance(error, UpstreamGarbage) and isinstance(error.__cause__, aiohttp.ClientError | OSError) and tries == 1:
+        return backoff_s
+    return None
+
+
+async def _read(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    """The body; or, where it is longer than the limit, somewhat more than the limit of it."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > limit_bytes:
+            break
+    return bytes(body)
+
+
+def _proxy_for(url: URL) -> str | None:
+    """The proxy that the environment names for this URL; none for this machine, where no proxy could find it."""
+    host = url.host or ""
+    if host in {"localhost", "::1"} or host.startswith("127.") or proxy_bypass(host):
+        return None
+    return getproxies().get(url.scheme)
+
+
+def _endpoint(base_url: str) -> URL:
+    try:
+        url = URL(base_url)
+        port = url.port
+    except ValueError as exc:
+        raise ConfigError(f"{excerpt(str(exc))}; write it like https://host/v1", field="base_url") from None
+    if url.scheme not in ("http", "https") or not url.host or port is None:
+        raise ConfigError("is not an http or https URL; write it like https://host/v1", field="base_url")
+    if url.user is not None or url.password is not None:
+        raise ConfigError("must not hold a user or password; use api_key_env", field="base_url")
+    return (url / "chat" / "completions").with_query(url.query)
+
+
+def _checked_key(api_key: str | None, api_key_env: str | None) -> str | None:
+    """The key without the line break that files and shells leave; None for an empty one."""
+    key = (api_key or "").strip()
+    if not all(character.isprintable() for character in key):
+        where = api_key_env or "the API key"
+        raise ConfigError(f"{where} holds a line break or control character", field="api_key_env")
+    return key or None
+
+
+def _checked_body(extra_body: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(dict(extra_body))
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"cannot be sent as JSON: {excerpt(str(exc))}", field="extra_body") from None
+    return dict(extra_body)
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, TimeoutError):
+        return f"no connection within {_CONNECT_TIMEOUT_S:g} s"
+    if isinstance(exc, aiohttp.ClientConnectorDNSError):
+        return "the host's name cannot be resolved"
+    if isinstance(exc, aiohttp.ClientSSLError):
+        return f"the TLS handshake failed ({excerpt(str(exc))})"
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return "connection refused" if isinstance(exc.os_error, ConnectionRefusedError) else excerpt(str(exc.os_error))
+    if isinstance(exc, aiohttp.ServerDisconnectedError | ConnectionResetError):
+        return "the connection was closed before an answer"
+    return excerpt(str(exc) or type(exc).__name__)

@@ -1,0 +1,118 @@
+"""One model with its price, its confidence estimator and its threshold. Knows nothing of the tiers around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from corea.confidence.base import Estimate, Estimator, Exchange
+from corea.confidence.protocol import parse, system_prompt
+from corea.errors import CoreaError, DeadlineExceeded, ModelError, UpstreamGarbage, UpstreamTimeout
+from corea.models.base import Model
+from corea.policy.thresholds import decide
+from corea.prices import Price
+from corea.types import Attempt, Confidence, Failure, Message, Prompt, Reply, Request, Usage
+
+#: A call that ended in one of these may have been billed, and nobody said how much.
+MAYBE_BILLED = (UpstreamTimeout, UpstreamGarbage)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """``threshold=None`` marks the last tier; ``estimator=None`` one that is not asked how sure it is."""
+
+    name: str
+    model: Model
+    estimator: Estimator | None = None
+    threshold: float | None = None
+    price: Price | None = None
+    timeout_s: float | None = None
+    on_error: Literal["skip", "fail"] = "skip"
+    max_tokens: int = 1024
+    temperature: float = 0.0
+    system_prompt: str | None = None
+
+    async def attempt(self, request: Request, *, time_left_s: float, clock: Callable[[], float]) -> Attempt:
+        """Ask once, judge the reply. What a model does wrong is not raised: it is an attempt, with its failure."""
+        started = clock()
+        limit_s = time_left_s if self.timeout_s is None else min(self.timeout_s, time_left_s)
+        prompt = self.prompt(request)
+        try:
+            reply = await self._complete(prompt, limit_s, clock)
+        except (ModelError, DeadlineExceeded) as exc:
+            return self._failed(exc, latency_s=clock() - started)
+        exchange = Exchange(prompt=prompt, reply=reply, parsed=parse(reply.text, request.kind), kind=request.kind)
+        estimate = await self._estimate(exchange, limit_s - (clock() - started))
+        return self._answered(exchange, estimate, latency_s=clock() - started)
+
+    def prompt(self, request: Request) -> Prompt:
+        """The conversation as this tier's model gets it. A system message of the user's own replaces the tier's."""
+        inline = self.estimator is not None and self.estimator.ask == "inline"
+        messages = request.messages
+        custom = self.system_prompt
+        if messages and messages[0].role == "system":
+            custom, messages = messages[0].content, messages[1:]
+        instruction = Message(role="system", content=system_prompt(inline=inline, custom=custom))
+        return Prompt(
+            messages=(instruction, *messages),
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_logprobs=self.estimator.top_logprobs if self.estimator else 0,
+        )
+
+    def cost_nano_usd(self, usage: Usage | None) -> int | None:
+        """What these tokens cost at this tier; None where the price or the count is unknown."""
+        return None if self.price is None or usage is None else self.price.cost_nano_usd(usage)
+
+    async def _complete(self, prompt: Prompt, limit_s: float, clock: Callable[[], float]) -> Reply:
+        if limit_s <= 0:
+            raise DeadlineExceeded(f"no time was left for {self.name}; raise cascade.deadline_s")
+        started = clock()
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self.model.complete(prompt, timeout_s=limit_s)
+        except TimeoutError as exc:
+            raise UpstreamTimeout(model=self.model.name, elapsed_s=clock() - started) from exc
+
+    async def _estimate(self, exchange: Exchange, limit_s: float) -> Estimate:
+        if self.estimator is None:
+            return Estimate(confidence=Confidence.unknown("none", "this tier is not asked how sure it is"))
+        try:
+            async with asyncio.timeout(max(limit_s, 0)):
+                return await self.estimator.estimate(exchange, self.model, timeout_s=limit_s)
+        except TimeoutError:
+            # The reply is here and stays: only how sure the model is was not learned in time.
+            return Estimate(confidence=Confidence.unknown(self.estimator.name, "no time was left to ask"), usage=None)
+
+    def _answered(self, exchange: Exchange, estimate: Estimate, *, latency_s: float) -> Attempt:
+        reply, parsed = exchange.reply, exchange.parsed
+        usage = None if reply.usage is None or estimate.usage is None else reply.usage + estimate.usage
+        return Attempt(
+            tier=self.name,
+            model=reply.model,
+            decision=decide(
+                threshold=self.threshold, confidence=estimate.confidence, finish_reason=reply.finish_reason
+            ),
+            confidence=estimate.confidence,
+            text=parsed.visible,
+            answer=parsed.answer,
+            finish_reason=reply.finish_reason,
+            usage=usage,
+            cost_nano_usd=self.cost_nano_usd(usage),
+            latency_s=latency_s,
+        )
+
+    def _failed(self, error: CoreaError, *, latency_s: float) -> Attempt:
+        failure = Failure(kind=type(error).__name__, message=str(error))
+        confidence = Confidence.unknown(self.estimator.name if self.estimator else "none", "there is no reply")
+        return Attempt(
+            tier=self.name,
+            model=self.model.name,
+            decision=decide(threshold=self.threshold, confidence=confidence, failure=failure),
+            confidence=confidence,
+            cost_nano_usd=None if isinstance(error, MAYBE_BILLED) else 0,
+            latency_s=latency_s,
+            failure=failure,
+        )
