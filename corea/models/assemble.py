@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from corea.catalogue import CatalogueModel
 from corea.errors import ChecksumMismatch
-from corea.models.catalogue import CatalogueModel
 from corea.models.disk import sync_folder
 from corea.models.verified import CHUNK_BYTES, Stopped, vouch
 

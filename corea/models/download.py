@@ -20,9 +20,9 @@ from typing import Protocol
 import aiohttp
 
 from corea import paths
+from corea.catalogue import CatalogueModel
 from corea.errors import CatalogueError, ChecksumMismatch, SourceUnreachable
 from corea.models.assemble import Assembly, WrongFile
-from corea.models.catalogue import CatalogueModel
 from corea.models.disk import disk_errors, in_thread, require_space, size_of
 from corea.models.fetch import Piece, fetch, local_path
 from corea.models.session import open_session, task_group

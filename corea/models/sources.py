@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from corea.catalogue import CatalogueModel
 from corea.errors import ChecksumMismatch, SourceUnreachable
-from corea.models.catalogue import CatalogueModel
 from corea.models.fetch import Piece, measure
 from corea.models.session import only_to, task_group
 

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from corea import paths
+from corea.catalogue import CATALOGUE, CatalogueModel, find
 from corea.errors import ChecksumMismatch, ModelFileError
-from corea.models.catalogue import CATALOGUE, CatalogueModel, find
 
 CHUNK_BYTES = 1 << 20
 
@@ -32,7 +32,7 @@ def path_of(
     """The file of a model, or None if it is not here yet. Never a file whose bytes are wrong.
 
     A catalogue file is hashed the first time (about a second per GB) and only looked at afterwards. Raises
-    ChecksumMismatch for wrong bytes, which are deleted, and what :func:`corea.models.catalogue.find` raises.
+    ChecksumMismatch for wrong bytes, which are deleted, and what :func:`corea.catalogue.find` raises.
     """
     found = find(name_or_path, catalogue=catalogue)
     return found if isinstance(found, Path) else local_file(found, models_dir or paths.models_dir())

@@ -155,7 +155,7 @@ def test_self_consistency_samples_with_different_seeds_at_its_temperature() -> N
 
 
 def test_a_failed_sample_makes_the_usage_unknown_but_not_the_vote() -> None:
-    steps = [scripted_answer("42"), UpstreamGarbage("cut"), scripted_answer("42")]
+    steps: list[Step] = [scripted_answer("42"), UpstreamGarbage("cut"), scripted_answer("42")]
     result = estimate(SelfConsistency(samples=3), scripted_answer("42"), *steps)
     assert result.confidence.value == 1.0
     assert result.usage is None
@@ -172,7 +172,7 @@ def test_missing_log_probabilities_are_unknown_and_say_so() -> None:
 @pytest.mark.parametrize("name", WAYS_TO_ASK)
 def test_every_configured_estimator_can_be_built_in_every_way(name: str) -> None:
     for way in WAYS_TO_ASK[name]:  # type: ignore[index]
-        built = estimator_of(ConfidenceConfig(estimator=name, ask=way))  # type: ignore[arg-type]
+        built = estimator_of(ConfidenceConfig(estimator=name, ask=way))
         assert (built.name, built.ask) == (name, way)
 
 

@@ -13,7 +13,6 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from ledger_samples import sql, trace, url_of
 from sqlalchemy import Engine, event
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -23,6 +22,7 @@ from corea.ledger import Ledger, get_trace, list_traces, reading
 from corea.ledger import database as database_module
 from corea.ledger.database import MIGRATIONS
 from corea.ledger.schema import HEAD, VERSION_TABLE, metadata
+from ledger.samples import sql, trace, url_of
 
 not_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 

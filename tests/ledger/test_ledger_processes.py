@@ -11,16 +11,16 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from ledger_samples import sql, url_of
 
 from corea.ledger import Ledger, get_trace, reading
+from ledger.samples import sql, url_of
 
-CHILD = Path(__file__).with_name("ledger_child.py")
+TESTS = Path(__file__).parents[1]
 
 
 def start(path: Path, *, concurrency: int, count: int) -> subprocess.Popen[str]:
-    command = [sys.executable, str(CHILD), url_of(path), str(concurrency), str(count)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "ledger.child", url_of(path), str(concurrency), str(count)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=TESTS)
 
 
 def kill(child: subprocess.Popen[str]) -> str:
@@ -56,7 +56,7 @@ def test_processes_that_open_the_same_new_ledger_at_once_all_write_to_it(tmp_pat
 def test_kill_9_loses_no_trace_whose_write_returned(tmp_path: Path) -> None:
     path, rng = tmp_path / "ledger.db", random.Random(20260301)
     promised: list[str] = []
-    for _ in range(8):
+    for _ in range(6):
         child = start(path, concurrency=16, count=1_000_000)
         assert child.stdout is not None
         promised.append(child.stdout.readline().strip())

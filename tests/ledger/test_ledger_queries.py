@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_samples import trace, url_of
 
 from corea.errors import LedgerError
 from corea.ledger import Ledger, Totals, get_trace, list_traces, reading, totals
 from corea.types import Trace
+from ledger.samples import trace, url_of
 
 
 @pytest.fixture

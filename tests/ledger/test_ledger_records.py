@@ -8,11 +8,11 @@ from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ledger_samples import sql, trace, url_of
 
 from corea.ledger import Ledger, get_trace, list_traces
 from corea.ledger.schema import escape, unescape
 from corea.types import Attempt, Confidence, Decision, Failure, Message, Reason, Request, Trace, Usage
+from ledger.samples import sql, trace, url_of
 
 # Surrogates too: a model's JSON may hold a lone \\ud800, and Python reads it as such.
 any_text = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampled_from(["\x00", "\x1a", "\x1a0000"])

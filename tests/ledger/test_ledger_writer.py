@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger_samples import sql, trace, url_of
 from sqlalchemy import event
 
 from corea.errors import LedgerError
 from corea.ledger import Ledger, get_trace
 from corea.ledger import writer as writer_module
+from ledger.samples import sql, trace, url_of
 
 
 @pytest.fixture

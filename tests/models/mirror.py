@@ -15,7 +15,7 @@ from typing import Self
 
 from aiohttp import web
 
-from corea.models.catalogue import CatalogueModel, Wheel
+from corea.catalogue import CatalogueModel, Wheel
 from corea.models.sources import HubSource, WheelFile, WheelSource
 
 REPO = "someone/tiny"

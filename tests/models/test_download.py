@@ -14,7 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from mirror import (
+
+from corea.catalogue import CatalogueModel
+from corea.errors import CatalogueError, ChecksumMismatch, DiskFull, SourceUnreachable
+from corea.models.disk import size_of
+from corea.models.download import Progress, Source, pull
+from corea.models.sources import HubSource
+from corea.models.verified import path_of
+from models.mirror import (
     SEGMENT_BYTES,
     Fault,
     Mirror,
@@ -28,13 +35,6 @@ from mirror import (
     wheel_source,
     wheels_of,
 )
-
-from corea.errors import CatalogueError, ChecksumMismatch, DiskFull, SourceUnreachable
-from corea.models.catalogue import CatalogueModel
-from corea.models.disk import size_of
-from corea.models.download import Progress, Source, pull
-from corea.models.sources import HubSource
-from corea.models.verified import path_of
 
 BODY = content()
 MODEL = model_of(BODY)
@@ -340,7 +340,7 @@ PULLING = """
 import asyncio, json, resource, sys
 from pathlib import Path
 from corea.errors import CatalogueError
-from corea.models.catalogue import CatalogueModel
+from corea.catalogue import CatalogueModel
 from corea.models.disk import size_of
 from corea.models.download import HubSource, pull
 told = json.loads(sys.argv[1])

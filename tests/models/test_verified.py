@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
-from mirror import content, model_of
 
 from corea.errors import ChecksumMismatch, ModelFileError, UnknownModel
 from corea.models import verified
 from corea.models.verified import path_of, verify
+from models.mirror import content, model_of
 
 BODY = content(50_000)
 MODEL = model_of(BODY)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from corea.catalogue import CATALOGUE, find
 from corea.errors import CatalogueError, ModelFileError, UnknownModel
-from corea.models.catalogue import CATALOGUE, find
 
 
 def test_a_name_finds_its_model() -> None:
@@ -97,7 +97,7 @@ def test_a_named_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path) 
 
 def test_naming_a_model_loads_nothing_heavy() -> None:
     script = (
-        "import sys, corea.models.catalogue, corea.models.verified; "
+        "import sys, corea.catalogue, corea.models.verified; "
         "print([name for name in ('aiohttp', 'filelock', 'pydantic', 'asyncio') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -1,13 +1,12 @@
-"""A process that writes traces: ``ledger_child.py URL CONCURRENCY COUNT``. Prints each id once its write returned."""
+"""Writes traces: ``python -m ledger.child URL CONCURRENCY COUNT``. Prints each id once its write returned."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 
-from ledger_samples import trace
-
 from corea.ledger import Ledger
+from ledger.samples import trace
 
 
 async def write_some(ledger: Ledger, count: int) -> None:
