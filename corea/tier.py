@@ -88,7 +88,7 @@ class Tier:
 
     def _answered(self, exchange: Exchange, estimate: Estimate, *, latency_s: float) -> Attempt:
         reply, parsed = exchange.reply, exchange.parsed
-        usage = None if reply.usage is None or estimate.usage is None else reply.usage + estimate.usage
+        paid = None if reply.usage is None or estimate.usage is None else reply.usage + estimate.usage
         return Attempt(
             tier=self.name,
             model=reply.model,
@@ -99,8 +99,9 @@ class Tier:
             text=parsed.visible,
             answer=parsed.answer,
             finish_reason=reply.finish_reason,
-            usage=usage,
-            cost_nano_usd=self.cost_nano_usd(usage),
+            usage=reply.usage,
+            confidence_usage=estimate.usage,
+            cost_nano_usd=self.cost_nano_usd(paid),
             latency_s=latency_s,
         )
 

@@ -150,7 +150,8 @@ class Attempt:
     """What one tier did for one request.
 
     ``text`` is the reply without the confidence line; ``answer`` is the short answer found in it, or None.
-    ``usage`` and ``cost_nano_usd`` include the calls made only to learn the confidence.
+    ``usage`` is the reply's; ``confidence_usage`` that of the calls made only to learn the confidence, and
+    ``cost_nano_usd`` pays for both. Each is None where it is unknown.
     """
 
     tier: str
@@ -161,6 +162,7 @@ class Attempt:
     answer: str | None = None
     finish_reason: str | None = None
     usage: Usage | None = None
+    confidence_usage: Usage | None = Usage()
     cost_nano_usd: int | None = None
     latency_s: float = 0.0
     failure: Failure | None = None

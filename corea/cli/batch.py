@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -76,17 +77,15 @@ async def _run(config: Config, source: Path, sink: Path, concurrency: int) -> Su
         def on_start(total: int, already: int) -> None:
             progress.reset(bar, total=total, completed=already)
             # Only now: files that cannot be used get one line, not a bar as well.
-            progress.start()
+            shown.enter_context(progress)
 
         def on_row(row: Row) -> None:
             nonlocal done
             done += 1
             progress.update(bar, advance=1, rate=_rate(progress, bar, done))
 
-        try:
+        with ExitStack() as shown:
             return await run_batch(cascade, source, sink, concurrency=concurrency, on_start=on_start, on_row=on_row)
-        finally:
-            progress.stop()
 
 
 def _rate(progress: Progress, bar: TaskID, done: int) -> str:

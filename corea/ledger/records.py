@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from corea.types import Attempt, Confidence, Decision, Failure, Message, Reason, Request, Trace, Usage
@@ -63,7 +64,7 @@ def to_trace(row: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> T
 
 
 def _attempt_row(trace_id: str, position: int, attempt: Attempt, store_texts: bool) -> Row:
-    usage, failure = attempt.usage, attempt.failure
+    failure = attempt.failure
     return {
         "trace_id": trace_id,
         "position": position,
@@ -78,10 +79,8 @@ def _attempt_row(trace_id: str, position: int, attempt: Attempt, store_texts: bo
         "text": attempt.text if store_texts else None,
         "answer": attempt.answer if store_texts else None,
         "finish_reason": attempt.finish_reason,
-        "prompt_tokens": usage.prompt_tokens if usage else None,
-        "cached_prompt_tokens": usage.cached_prompt_tokens if usage else None,
-        "completion_tokens": usage.completion_tokens if usage else None,
-        "reasoning_tokens": usage.reasoning_tokens if usage else None,
+        **_usage_columns("", attempt.usage),
+        **_usage_columns("confidence_", attempt.confidence_usage),
         "cost_nano_usd": attempt.cost_nano_usd,
         "latency_s": attempt.latency_s,
         "failure_kind": failure.kind if failure else None,
@@ -99,21 +98,23 @@ def _to_attempt(row: Mapping[str, Any]) -> Attempt:
         answer=row["answer"],
         finish_reason=row["finish_reason"],
         usage=_to_usage(row),
+        confidence_usage=_to_usage(row, "confidence_"),
         cost_nano_usd=row["cost_nano_usd"],
         latency_s=row["latency_s"],
         failure=_to_failure(row),
     )
 
 
-def _to_usage(row: Mapping[str, Any]) -> Usage | None:
-    if row["prompt_tokens"] is None:
-        return None
-    return Usage(
-        prompt_tokens=row["prompt_tokens"],
-        cached_prompt_tokens=row["cached_prompt_tokens"],
-        completion_tokens=row["completion_tokens"],
-        reasoning_tokens=row["reasoning_tokens"],
-    )
+_COUNTS = tuple(field.name for field in fields(Usage))
+
+
+def _usage_columns(prefix: str, usage: Usage | None) -> Row:
+    return {prefix + name: getattr(usage, name) if usage else None for name in _COUNTS}
+
+
+def _to_usage(row: Mapping[str, Any], prefix: str = "") -> Usage | None:
+    counts = {name: row[prefix + name] for name in _COUNTS}
+    return None if counts["prompt_tokens"] is None else Usage(**counts)
 
 
 def _to_failure(row: Mapping[str, Any]) -> Failure | None:

@@ -46,6 +46,7 @@ attempts = st.builds(
     answer=maybe_text,
     finish_reason=maybe_text,
     usage=st.none() | usages,
+    confidence_usage=st.none() | usages,
     cost_nano_usd=maybe_money,
     latency_s=seconds,
     failure=st.none() | st.builds(Failure, kind=any_text, message=any_text),
