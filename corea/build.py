@@ -46,8 +46,10 @@ def missing_models(config: Config) -> tuple[str, ...]:
 
 
 def fingerprint(config: Config) -> str:
-    """Hash of everything that shapes an answer or its confidence: models, prompts, sampling, estimators, thresholds."""
-    return hashlib.sha256(json.dumps([_shape(tier) for tier in config.tiers], sort_keys=True).encode()).hexdigest()[:16]
+    """Hash of all that shapes an answer or its confidence: models, prompts, sampling, estimators, thresholds."""
+    return hashlib.sha256(json.dumps([shape_of(tier) for tier in config.tiers], sort_keys=True).encode()).hexdigest()[
+        :16
+    ]
 
 
 def estimator_of(config: ConfidenceConfig) -> Estimator:
@@ -141,7 +143,7 @@ def _weights(tier: EmbeddedTier) -> Path:
     return path
 
 
-def _shape(tier: TierConfig) -> dict[str, object]:
+def shape_of(tier: TierConfig) -> dict[str, object]:
     """What of a tier shapes its answers. Not its price, its time limits or its connection."""
     way = tier.confidence.way
     shape: dict[str, object] = {

@@ -228,6 +228,12 @@ def price_of(tier: TierConfig) -> Price | None:
     return listed_price(tier.model, provider=tier.provider)
 
 
+def price_remark(config: Config) -> str:
+    """Where the prices are from, for the foot of a summary."""
+    told = ((tier.name, price_of(tier)) for tier in config.tiers)
+    return "Prices: " + "; ".join(f"{name} {price.source if price else 'unknown'}" for name, price in told) + "."
+
+
 def api_key_of(tier: OpenAITier | ProviderTier, environ: Mapping[str, str] = os.environ) -> str | None:
     """The key a tier refers to. Raises :class:`ConfigError` when the variable is not set."""
     if tier.api_key_env is None:

@@ -6,6 +6,7 @@
     ├── ConfigError            a configuration value is missing, unknown or wrong
     ├── InputError             a question, a file or an argument cannot be used
     ├── ExtraMissing           an optional dependency is not installed
+    ├── EngineMissing          llama.cpp's library cannot be loaded
     ├── CatalogueError         a model file cannot be had
     │   ├── UnknownModel       no such name in the catalogue, no such file
     │   ├── ModelFileError     the file is there but is not a usable model
@@ -54,6 +55,10 @@ class ExtraMissing(CoreaError):
 
     def __init__(self, *, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed; run: pip install 'corea[{extra}]'")
+
+
+class EngineMissing(CoreaError):
+    """llama.cpp's library cannot be loaded."""
 
 
 class CatalogueError(CoreaError):

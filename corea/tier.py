@@ -54,7 +54,7 @@ class Tier:
         custom = self.system_prompt
         if messages and messages[0].role == "system":
             custom, messages = messages[0].content, messages[1:]
-        instruction = Message(role="system", content=system_prompt(inline=inline, custom=custom))
+        instruction = Message(role="system", content=system_prompt(inline=inline, custom=custom, kind=request.kind))
         return Prompt(
             messages=(instruction, *messages),
             max_tokens=self.max_tokens,

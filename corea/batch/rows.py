@@ -30,6 +30,7 @@ class Question:
     gold: str | None = None
     kind: Kind | None = None
     task: str | None = None
+    domain: str | None = None
 
     @property
     def request(self) -> Request:
@@ -136,6 +137,11 @@ def _question(number: int, line: bytes, seen: set[bytes]) -> Question | BadLine:
     return question
 
 
+def _text(row: dict[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    return value if isinstance(value, str) else None
+
+
 def _checked(row: Any) -> Question:
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
@@ -157,5 +163,7 @@ def _checked(row: Any) -> Question:
         question=row["question"],
         gold=gold,
         kind=kind or (None if gold is None else infer_kind(gold)),
-        task=row.get("task") if isinstance(row.get("task"), str) else None,
+        # The question sets that researchers exchange call their task the data set.
+        task=_text(row, "task") or _text(row, "dataset"),
+        domain=_text(row, "domain"),
     )

@@ -8,24 +8,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
-from corea.batch.rows import Row
 from corea.batch.run import Summary, run_batch
 from corea.cascade import DEFAULT_CONCURRENCY, Cascade
-from corea.cli.console import print_json, remark, stderr, stdout
+from corea.cli.console import print_json, remark, stdout
 from corea.cli.options import ConfigFile, Json, Threshold, load
+from corea.cli.progress import QuestionBar
 from corea.cli.shapes import summary_json
-from corea.config import Config
+from corea.config import Config, price_remark
 from corea.prices import format_usd
 
 
@@ -56,44 +47,18 @@ def batch(
         print_json(summary_json(summary))
     else:
         stdout().print(_table(summary))
+        remark(price_remark(loaded))
     if not summary.ok:
         raise typer.Exit(1)
 
 
 async def _run(config: Config, source: Path, sink: Path, concurrency: int) -> Summary:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     async with Cascade.from_config(config) as cascade:
-        progress = Progress(*columns, console=stderr())
-        bar = progress.add_task("questions", start=False, rate="")
-        done = 0
-
-        def on_start(total: int, already: int) -> None:
-            progress.reset(bar, total=total, completed=already)
-            # Only now: files that cannot be used get one line, not a bar as well.
-            shown.enter_context(progress)
-
-        def on_row(row: Row) -> None:
-            nonlocal done
-            done += 1
-            progress.update(bar, advance=1, rate=_rate(progress, bar, done))
-
         with ExitStack() as shown:
-            return await run_batch(cascade, source, sink, concurrency=concurrency, on_start=on_start, on_row=on_row)
-
-
-def _rate(progress: Progress, bar: TaskID, done: int) -> str:
-    elapsed_s = progress.tasks[bar].elapsed or 0
-    if elapsed_s <= 0:
-        return ""
-    per_s = done / elapsed_s
-    return f"{per_s:.1f}/s" if per_s >= 1 else f"{per_s * 60:.1f}/min"
+            bar = QuestionBar(shown)
+            return await run_batch(
+                cascade, source, sink, concurrency=concurrency, on_start=bar.start, on_row=lambda row: bar.advance()
+            )
 
 
 def _table(summary: Summary) -> Table:

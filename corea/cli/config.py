@@ -19,6 +19,7 @@ app = typer.Typer(help="Write, check and show a configuration.", no_args_is_help
 def init(
     file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("corea.toml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    json: Json = False,
 ) -> None:
     """Write a commented configuration."""
     try:
@@ -28,7 +29,10 @@ def init(
         raise InputError(f"{file} is there already; choose another name or add --force") from exc
     except OSError as exc:
         raise InputError(f"cannot write {file}: {exc.strerror}") from exc
-    typer.echo(f"wrote {file}; check it with: corea config check {file}")
+    if json:
+        print_json({"wrote": str(file)})
+    else:
+        typer.echo(f"wrote {file}; check it with: corea config check {file}")
 
 
 @app.command()

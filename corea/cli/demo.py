@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +16,7 @@ from corea.batch.rows import Question, read_questions
 from corea.cascade import Cascade
 from corea.cli.console import print_json, stderr, stdout
 from corea.cli.options import ConfigFile, Json, Threshold, load
-from corea.config import Config, price_of
+from corea.config import Config, price_remark
 from corea.demo import Step, Tally, run
 from corea.policy.explain import number
 from corea.prices import format_usd
@@ -46,7 +47,8 @@ async def _show(config: Config, questions: list[Question], console: Console) -> 
             async for step in run(cascade, questions):
                 steps.append(step)
                 _show_step(console, step, len(steps), len(questions), Tally.of(steps))
-                status.update(f"question {len(steps) + 1} of {len(questions)} …")
+                if len(steps) < len(questions):
+                    status.update(f"question {len(steps) + 1} of {len(questions)} …")
     tally = Tally.of(steps)
     console.print(_summary(config, tally))
     for line in _small_print(config):
@@ -86,7 +88,7 @@ def _verdict(attempt: Attempt) -> Text:
 
 def _summary(config: Config, tally: Tally) -> Table:
     n = tally.questions
-    table = Table(title=f"{n} questions", title_justify="left", title_style="bold")
+    table = Table(title=f"{n} questions", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "cascade", f"{config.tiers[-1].name} alone"):
         table.add_column(heading, justify="left" if not heading else "right")
     table.add_row(
@@ -103,12 +105,11 @@ def _summary(config: Config, tally: Tally) -> Table:
 
 def _small_print(config: Config) -> list[str]:
     """What a reader must know to believe the table, and no more."""
-    lines = ["Both columns are measured: the large model also answered the questions that were kept."]
-    prices = [f"{tier.name} {price.source}" for tier in config.tiers if (price := price_of(tier)) is not None]
-    if prices:
-        lines.append(f"Prices: {'; '.join(prices)}.")
-    lines.append("A dozen questions prove nothing: docs/results.md has more.")
-    return lines
+    return [
+        "Both columns are measured: the large model also answered the questions that were kept.",
+        price_remark(config),
+        "A dozen questions prove nothing: docs/results.md has more.",
+    ]
 
 
 def _shortened(text: str, width: int) -> str:

@@ -113,11 +113,19 @@ _CHOICE = re.compile(r"(?<![A-Za-z0-9'])\(?(?P<choice>[A-J])\)?(?![A-Za-z0-9'])"
 _BOOLEAN = re.compile(r"\b(?P<boolean>yes|no|true|false)\b", re.IGNORECASE)
 
 
-def system_prompt(*, inline: bool, custom: str | None = None) -> str:
+#: Added for a question whose kind of answer is known, so that a right answer is not lost for its form.
+KIND_HINTS: dict[Kind, str] = {
+    "choice": " The final answer is the letter of the right option.",
+    "boolean": " The final answer is yes or no.",
+}
+
+
+def system_prompt(*, inline: bool, custom: str | None = None, kind: Kind | None = None) -> str:
     """The instruction a tier gives its model. A custom one keeps the user's words and gains the protocol's."""
-    if custom is None:
-        return INLINE_PROMPT if inline else PLAIN_PROMPT
-    return custom + INLINE_SUFFIX if inline else custom
+    if custom is not None:
+        return custom + INLINE_SUFFIX if inline else custom
+    hint = KIND_HINTS.get(kind, "") if kind else ""
+    return INLINE_PROMPT.replace("step by step.", f"step by step.{hint}") if inline else PLAIN_PROMPT + hint
 
 
 def parse(text: str, kind: Kind | None = None) -> Parsed:

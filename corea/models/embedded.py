@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from corea.errors import ModelFileError
+from corea.errors import EngineMissing, ModelFileError
 from corea.models.openai import OpenAIModel
 from corea.types import Prompt, Reply
 
@@ -143,8 +143,7 @@ def _release(settings: EngineSettings) -> None:
 
 
 def _start(settings: EngineSettings) -> _Engine:
-    import xllamacpp
-
+    xllamacpp = _library()
     key = secrets.token_urlsafe(24)
     params = xllamacpp.CommonParams()
     params.model.path = str(settings.path)
@@ -166,6 +165,17 @@ def _start(settings: EngineSettings) -> _Engine:
             f"llama.cpp cannot load {settings.path} ({_one_line(exc)}); check it with: corea models verify"
         ) from exc
     return _Engine(server=server, address=server.listening_address, key=key)
+
+
+def _library() -> Any:
+    try:
+        import xllamacpp
+    except ImportError as exc:
+        raise EngineMissing(
+            f"llama.cpp cannot be loaded ({_one_line(exc)}); if libgomp is missing, install your system's package "
+            "(Debian: apt-get install libgomp1), else run: pip install --force-reinstall xllamacpp"
+        ) from exc
+    return xllamacpp
 
 
 def _adapter(xllamacpp: Any, path: Path, scale: float) -> Any:

@@ -174,6 +174,7 @@ def test_batch_grades_resumes_and_says_by_its_exit_code_that_a_line_was_bad(here
     assert again.returncode == 0
     assert "5 (5 from earlier)" in again.stdout
     assert "100.0% (5 of 5)" in again.stdout
+    assert "Prices: small configuration; large configuration." in again.stderr
     other = corea("batch", "in.jsonl", "out.jsonl", "--threshold", "0.99", cwd=here)
     assert other.returncode == 1
     assert "another run" in other.stderr

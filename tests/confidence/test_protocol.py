@@ -127,6 +127,13 @@ def test_a_users_system_prompt_keeps_its_words_and_gains_the_protocol() -> None:
     assert system_prompt(inline=False, custom="Be brief.") == "Be brief."
 
 
+def test_a_known_kind_of_answer_is_asked_for() -> None:
+    assert "letter" in system_prompt(inline=False, kind="choice")
+    assert "yes or no" in system_prompt(inline=True, kind="boolean")
+    assert system_prompt(inline=False, kind="number") == system_prompt(inline=False)
+    assert system_prompt(inline=False, custom="Be brief.", kind="choice") == "Be brief."
+
+
 _pieces = st.sampled_from(
     ["Confidence", "confidence:", ":", " is ", "\n", "9", "90%", "0.", "/10", "**", "\\boxed{", "}", "I am ", "sure",
      "high", "Answer:", "####", "-", "−", " ", "\t", "$", "\x00", "٣", "²", "Ⅸ", "e9", "NaN", "1e400", "٪", "�"]

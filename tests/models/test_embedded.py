@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from corea.errors import ContextOverflow, ModelFileError, UpstreamTimeout
+from corea.errors import ContextOverflow, EngineMissing, ModelFileError, UpstreamTimeout
 from corea.models.embedded import EmbeddedModel, EngineSettings, loaded_engines
 from corea.types import Message, Prompt
 
@@ -111,6 +111,14 @@ def test_a_file_cut_short_is_refused_when_it_is_loaded(smollm: Path, tmp_path: P
         cut.write_bytes(file.read(3_000_000))
     with pytest.raises(ModelFileError, match="llama.cpp cannot load"):
         asyncio.run(EmbeddedModel("cut", settings(cut)).load())
+
+
+def test_a_library_that_cannot_be_loaded_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF")
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    with pytest.raises(EngineMissing, match="apt-get install libgomp1"):
+        asyncio.run(EmbeddedModel("m", settings(path)).load())
 
 
 @pytest.mark.parametrize("content", [b"", b"GG", b"PK\x03\x04 a zip"])

@@ -1,0 +1,155 @@
+"""A certificate: a threshold, what it promises, and what it was made from, as a JSON file.
+
+Light on purpose: a cascade reads certificates without numpy. Knows no statistics.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from math import floor, log10
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from corea.errors import InputError
+
+VERSION = 1
+METHOD = "exact score-ordered net-drop test, walk"
+Order = Literal["confidence", "cost"]
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certified:
+    """What the walk along ``n`` questions established, each at risk ``delta`` of being wrong.
+
+    ``threshold`` is a score: the confidence, or with ``order="cost"`` −(1 − confidence) ÷ small cost. None promises
+    nothing: always defer, and don't call the small model; counts are then 0. ``drop`` is (harm − gain) ÷ n.
+    """
+
+    threshold: float | None
+    #: Share of the hash range kept at exactly the threshold (:mod:`corea.policy.ties`).
+    tie_fraction: float
+    order: Order = "confidence"
+    method: str = METHOD
+    n: int
+    max_drop: float
+    delta: float
+    kept: int
+    harm: int
+    gain: int
+    drop: float
+    #: Net of the small model's cost, as a share of asking the large model always; None where costs are unknown.
+    expected_saving: float | None
+    expected_deferral_rate: float
+    p_value: float | None
+    #: Without a threshold: how many questions would do, at the rates seen; None if no number can help.
+    needed_n: int | None = None
+
+    __pydantic_config__ = _STRICT
+
+    @property
+    def promise(self) -> str:
+        """What is promised, or why nothing is, in a sentence or two."""
+        points = f"{_short(100 * self.max_drop)} point{'' if self.max_drop == 0.01 else 's'}"
+        if self.threshold is not None:
+            return (
+                f"With probability at least {_short(100 * (1 - self.delta))} %, the cascade loses at most {points} of "
+                f"the large model's accuracy on questions like these {self.n:,}, and defers about "
+                f"{100 * self.expected_deferral_rate:.0f} % of them."
+            )
+        nothing = f"Nothing can be promised with these {self.n:,} questions"
+        if self.needed_n is None:
+            return (
+                f"{nothing}, and more would not help: wherever the small model saves money, it loses {points} or more."
+            )
+        return f"{nothing}: about {_rounded(self.needed_n - self.n):,} more are needed."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """``certified``, for the answers of ``small`` instead of ``large``; it is void for other hashes or signals.
+
+    ``signal`` is the confidence estimator's name; ``task=None`` certifies all tasks mixed as they were in the data.
+    """
+
+    version: int = VERSION
+    certified: Certified
+    small: str
+    large: str
+    signal: str
+    task: str | None = None
+    models_hash: str
+    prompts_hash: str
+    data_hash: str
+    #: ISO 8601, UTC.
+    created_at: str
+
+    __pydantic_config__ = _STRICT
+
+
+def dump(certificate: Certificate, path: Path) -> None:
+    """Write the certificate, atomically."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(TypeAdapter(Certificate).dump_json(certificate, indent=2) + b"\n")
+    partial.replace(path)
+
+
+def load(path: Path) -> Certificate:
+    """Read a certificate. Raises :class:`InputError` for one that is missing, damaged, newer or altered."""
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as exc:
+        raise InputError(f"{path} cannot be read ({exc.strerror}); make a certificate with: corea certify") from exc
+    except ValueError as exc:
+        raise InputError(f"{path} is damaged, it is not JSON ({exc}); certify again with: corea certify") from exc
+    if not isinstance(data, dict) or not isinstance(data.get("version"), int):
+        raise InputError(f"{path} holds no certificate; make one with: corea certify")
+    if data["version"] > VERSION:
+        raise InputError(f"{path} is of version {data['version']}, newer than this corea; upgrade corea")
+    return _validated(Certificate, data, path)
+
+
+def check_applies(
+    certificate: Certificate, *, models_hash: str, prompts_hash: str, signal: str, task: str | None
+) -> list[str]:
+    """Warnings to pass on. Raises :class:`InputError` where the promise is void: other models, prompts or signal."""
+    for name, was, now in (
+        ("models or sampling settings", certificate.models_hash, models_hash),
+        ("prompts", certificate.prompts_hash, prompts_hash),
+        ("confidence signal", certificate.signal, signal),
+    ):
+        if was != now:
+            raise InputError(
+                f"the certificate was made for other {name} ({was}, now {now}), so its promise is void; certify again "
+                "with: corea certify"
+            )
+    if certificate.task == task:
+        return []
+    made, asked = (f'task "{name}"' if name else "all tasks together" for name in (certificate.task, task))
+    return [f"the certificate was made on {made} and promises nothing about {asked}"]
+
+
+def _validated(kind: type[_Value], data: dict[str, Any], path: Path) -> _Value:
+    try:
+        return TypeAdapter(kind).validate_python(data)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "unexpected_keyword_argument":
+            raise InputError(f"{path}: {field}: unknown key; certify again with: corea certify") from exc
+        raise InputError(f"{path}: {field}: {first['msg'].lower()}; certify again with: corea certify") from exc
+
+
+def _short(number: float) -> str:
+    return f"{number:.6g}"
+
+
+def _rounded(count: int) -> int:
+    """Two significant digits, upwards."""
+    unit = 10 ** max(0, floor(log10(max(count, 1))) - 1)
+    return -(-max(count, 1) // unit) * unit
