@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self
@@ -132,11 +133,12 @@ class Cascade:
             yield outcome
 
     async def aclose(self) -> None:
-        """Close every model and the ledger, once."""
-        for tier in self.tiers:
-            await tier.model.aclose()
-        if self.ledger is not None:
-            await self.ledger.aclose()
+        """Close every model, then the ledger, even if one of them fails to close."""
+        async with AsyncExitStack() as stack:
+            if self.ledger is not None:
+                stack.push_async_callback(self.ledger.aclose)
+            for tier in self.tiers:
+                stack.push_async_callback(tier.model.aclose)
 
     def close(self) -> None:
         """:meth:`aclose` for programs without an event loop."""

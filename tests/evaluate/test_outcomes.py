@@ -51,7 +51,7 @@ def questions(tmp_path: Path) -> Path:
 
 def outcomes(path: Path, out: Path, *tiers: Tier, samples: int = 0, shapes: tuple[str, ...] = ()) -> tuple[int, int]:
     """Runs the plan; gives the rows made and the rows that failed."""
-    made = []
+    made: list[dict[str, Any]] = []
     plan = Plan(
         questions=read_graded([path]),
         tiers=tiers,
