@@ -20,7 +20,7 @@ from rich.text import Text
 
 WIDTH = 112
 #: Lines shown from the start and from the end; what lies between is left out.
-HEAD, TAIL = 26, 14
+HEAD, TAIL = 24, 14
 
 _CURSOR_UP = re.compile(r"\x1b\[(\d*)A")
 _ERASE = re.compile(r"\x1b\[2K")

@@ -89,12 +89,12 @@ def key(id: str) -> bytes:
     return blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-def read_questions(path: Path) -> Iterator[Question | BadLine]:
-    """Every line, as a question or as what is wrong with it; blank lines are passed over. Constant memory but for ids.
+def read_questions(path: Path, seen: set[bytes] | None = None) -> Iterator[Question | BadLine]:
+    """Every line, as a question or as what is wrong with it; blank lines are passed over.
 
-    Raises :class:`InputError` when the file cannot be read at all.
+    Memory grows only by ``seen``, the keys of all ids so far: give your own set to have them. Raises :class:`InputError` when the file cannot be read at all.
     """
-    seen: set[bytes] = set()
+    seen = set() if seen is None else seen
     try:
         with _open(path) as file:
             for number, line in enumerate(file, start=1):

@@ -115,13 +115,11 @@ def _same_file(source: Path, sink: Path) -> bool:
 def _check(source: Path, summary: Summary) -> set[bytes]:
     """Keys of all usable ids. A first pass, so that what is wrong is known before money is spent."""
     ids: set[bytes] = set()
-    for item in read_questions(source):
+    for item in read_questions(source, seen=ids):
         if isinstance(item, BadLine):
             summary.bad_lines += 1
             if len(summary.bad_line_samples) < MAX_BAD_LINE_SAMPLES:
                 summary.bad_line_samples.append(item)
-        else:
-            ids.add(key(item.id))
     if not ids:
         first = f" (first: {summary.bad_line_samples[0]})" if summary.bad_lines else ""
         raise InputError(f"{source} has no questions{first}")

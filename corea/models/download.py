@@ -171,7 +171,8 @@ async def _fetched(job: _Job, sources: Sequence[Source]) -> Path:
                 return await _fetched_from(source, job, session)
             except (SourceUnreachable, ChecksumMismatch) as exc:
                 problems.append(f"{source.name}: {exc}")
-                job.meter.note(problems[-1])
+                following = sources[len(problems)].name if len(problems) < len(sources) else None
+                job.meter.note(f"{problems[-1]}; trying {following}" if following else problems[-1])
                 error = ChecksumMismatch if isinstance(exc, ChecksumMismatch) else error
     name = job.model.name
     tried = "; ".join(problems) or "no source was given"
