@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corea.policy.certificate import Order
 from corea.policy.certify import certify, savings, scores
 from corea.policy.rules import RULES, Sample, Threshold
 from corea.policy.ties import fraction
@@ -49,7 +50,7 @@ GPT4 = {
     "gsm8k": ("motcascade", "gpt-4", "cot prompt1 greedy"),
     "svamp": ("faithfulcot", "gpt-4", "8-shot cot"),
 }
-WALK, COST_AWARE = "**certified walk**", "**certified walk, cost-aware order**"
+ORDERS: Mapping[str, Order] = {"**certified walk**": "confidence", "**certified walk, cost-aware order**": "cost"}
 
 Floats = NDArray[np.float64]
 Rows = Mapping[str, Mapping[str, Any]]
@@ -105,14 +106,8 @@ def cases(data: Path) -> list[Case]:
 
 def run(case: Case, *, draws: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     """One record for each rule, size and δ: the share of broken promises and the mean saving on the population."""
-    rules: dict[str, Callable[[NDArray[np.int64], Sample, float], Threshold]] = {
-        **{name: lambda _, sample, delta, rule=rule: rule(sample, MAX_DROP, delta) for name, rule in RULES.items()},
-        WALK: lambda rows, _, delta: _certified(case, rows, delta, "confidence"),
-        COST_AWARE: lambda rows, _, delta: _certified(case, rows, delta, "cost"),
-    }
-    by_order = {
-        name: scores(case.confidence, "cost" if name == COST_AWARE else "confidence", case.small_cost) for name in rules
-    }
+    rules = (*RULES, *ORDERS)
+    by_order = {name: scores(case.confidence, ORDERS.get(name, "confidence"), case.small_cost) for name in rules}
     for n in SIZES:
         done: dict[tuple[str, float], list[tuple[float, float]]] = {(name, d): [] for name in rules for d in DELTAS}
         for _ in range(draws):
@@ -121,7 +116,10 @@ def run(case: Case, *, draws: int, rng: np.random.Generator) -> Iterator[dict[st
                 case.confidence[rows], case.small_correct[rows], case.large_correct[rows], case.ids[rows]
             )
             for (name, delta), results in done.items():
-                threshold = _worthwhile(case, rows, rules[name](rows, sample, delta), by_order[name])
+                if name in RULES:
+                    threshold = _worthwhile(case, rows, RULES[name](sample, MAX_DROP, delta))
+                else:
+                    threshold = _certified(case, rows, delta, ORDERS[name])
                 results.append(case.drop_and_saving(threshold, by_order[name]))
         for (name, delta), results in done.items():
             broken = mean(drop > MAX_DROP + 1e-12 for drop, _ in results)
@@ -129,7 +127,7 @@ def run(case: Case, *, draws: int, rng: np.random.Generator) -> Iterator[dict[st
             yield {"case": case.name, "rule": name, "n": n, "delta": delta, "broken": broken, "saving": saving}
 
 
-def _certified(case: Case, rows: NDArray[np.int64], delta: float, order: Any) -> Threshold:
+def _certified(case: Case, rows: NDArray[np.int64], delta: float, order: Order) -> Threshold:
     done = certify(
         case.confidence[rows], case.small_correct[rows], case.large_correct[rows], case.ids[rows], max_drop=MAX_DROP,
         delta=delta, small_cost=case.small_cost[rows], large_cost=case.large_cost[rows], order=order,
@@ -137,11 +135,11 @@ def _certified(case: Case, rows: NDArray[np.int64], delta: float, order: Any) ->
     return None if done.threshold is None else (done.threshold, done.tie_fraction)
 
 
-def _worthwhile(case: Case, rows: NDArray[np.int64], threshold: Threshold, score: Floats) -> Threshold:
+def _worthwhile(case: Case, rows: NDArray[np.int64], threshold: Threshold) -> Threshold:
     """None for a threshold that saves nothing on the questions drawn."""
     if threshold is None:
         return None
-    drawn = score[rows]
+    drawn = case.confidence[rows]
     kept = (drawn > threshold[0]) | ((drawn == threshold[0]) & (case.fractions[rows] <= threshold[1]))
     return threshold if case.large_cost[rows][kept].sum() > case.small_cost[rows].sum() else None
 
@@ -224,7 +222,7 @@ def main() -> int:
         print(f"skipped: {folder} is not here; --data names the folder that holds outcomes/")
         return 0
     found = cases(folder)
-    records = []
+    records: list[dict[str, Any]] = []
     for number, case in enumerate(found):
         records += run(case, draws=asked.draws, rng=np.random.default_rng([SEED, number]))
         print(f"{number + 1}/{len(found)} {case.name}, {len(case.ids)} questions", file=sys.stderr, flush=True)

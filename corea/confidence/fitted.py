@@ -32,7 +32,7 @@ Kind = Literal["platt", "isotonic", "temperature", "fitted"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sigmoid:
-    """p = σ(slope · logit(c) + intercept), slope ≥ 0: Platt scaling on log-odds; temperature T is slope 1/T, intercept 0."""
+    """p = σ(slope · logit(c) + intercept), slope ≥ 0: Platt scaling of log-odds. A temperature T is slope 1/T alone."""
 
     slope: float
     intercept: float
@@ -56,7 +56,7 @@ class Steps:
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.xs, self.xs[1:], strict=False))
         rising = rising and all(a <= b for a, b in zip(self.ys, self.ys[1:], strict=False))
-        if not (self.xs and len(self.xs) == len(self.ys) and rising and 0 <= self.ys[0] and self.ys[-1] <= 1):
+        if not (self.xs and len(self.xs) == len(self.ys) and rising and self.ys[0] >= 0 and self.ys[-1] <= 1):
             raise ValueError("the points of an isotonic map must rise, within 0 to 1")
 
     def __call__(self, values: Sequence[float | None]) -> float | None:
@@ -204,7 +204,7 @@ def load(path: Path, *, model: str, prompt: str) -> ConfidenceMap:
     for what, fitted_for, here in (("model", found.model, model), ("prompt", found.prompt, prompt)):
         if fitted_for != here:
             raise InputError(
-                f"{path} was fitted for another {what} ({fitted_for}, here {here}); its confidences would mean nothing: "
+                f"{path} was fitted for another {what} ({fitted_for}, here {here}) and would mean nothing; "
                 f"fit a map for this {what}"
             )
     return found

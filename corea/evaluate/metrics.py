@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from corea.errors import InputError
 from corea.evaluate.outcomes import Floats, Pair, Strings
@@ -124,9 +125,14 @@ class Resamples:
         """Resampled means of each column: (n, p) → (count, p)."""
         if self.counts is not None:
             return np.concatenate([part @ columns for part in _blocks(self.counts)]) / self.n
-        covariance = np.atleast_2d(np.cov(columns, rowvar=False)) / self.n
-        # The singular value decomposition takes columns that are constant, or copies of one another.
-        return self.rng.multivariate_normal(columns.mean(axis=0), covariance, size=self.count, method="svd")
+        means = columns.mean(axis=0)
+        deviations = columns.std(axis=0)
+        # Correlations, as costs in nano-USD would drown accuracies; by svd, as columns may be constant, or copies.
+        scaled = (columns - means) / np.where(deviations > 0, deviations, 1.0)
+        correlation = scaled.T @ scaled / self.n
+        zero = np.zeros(len(means))
+        drawn = self.rng.multivariate_normal(zero, correlation, size=self.count, method="svd", check_valid="ignore")
+        return np.asarray(means + drawn * (deviations / np.sqrt(self.n)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +153,9 @@ DEFAULT = Settings()
 
 def measure(pair: Pair, *, rng: np.random.Generator, settings: Settings = DEFAULT) -> tuple[GroupMetrics, ...]:
     """All metrics of all signals: over all questions, then a task, then a domain. InputError for no questions."""
-    return tuple(_group(part, by, name, rng, settings) for by, name, part in groups(pair))
+    # Threads cost more than they give for products as small as these, and stall one another on a busy machine.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return tuple(_group(part, by, name, rng, settings) for by, name, part in groups(pair))
 
 
 def groups(pair: Pair) -> Iterator[tuple[Literal["all", "task", "domain"], str, Pair]]:

@@ -146,10 +146,10 @@ def _validated(kind: type[_Value], data: dict[str, Any], path: Path) -> _Value:
 
 
 def _short(number: float) -> str:
-    return f"{number:.6g}"
+    return f"{number:.4g}"
 
 
 def _rounded(count: int) -> int:
     """Two significant digits, upwards."""
-    unit = 10 ** max(0, floor(log10(max(count, 1))) - 1)
+    unit = int(10 ** max(0, floor(log10(max(count, 1))) - 1))
     return -(-max(count, 1) // unit) * unit

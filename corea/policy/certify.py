@@ -1,4 +1,4 @@
-"""The cheapest threshold whose promise holds: "with probability 1 − δ, at most ε of the large model's accuracy is lost".
+"""The cheapest threshold with a promise: "with probability 1 − δ, at most ε of the large model's accuracy is lost".
 
 One fixed sequence of thresholds, the strictest first, each tested exactly at level δ; the first failure ends the walk
 for good (fixed-sequence testing, as in Angelopoulos et al. 2021, *Learn then Test*). No correction is due: let t* be

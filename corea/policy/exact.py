@@ -76,7 +76,7 @@ def passes(n: int, a: int, b: int, eps: float, delta: float) -> bool:
 
 
 def first_failure(n: int, a: Ints, b: Ints, eps: float, delta: float) -> int:
-    """Index of the first step that does not pass, or the number of steps. ``a``, ``b``: shape (steps,), never falling."""
+    """Index of the first step that does not pass, or how many there are. ``a``, ``b``: shape (steps,), not falling."""
     _check(n, eps, delta)
     if len(a) == 0:
         return 0
@@ -101,28 +101,35 @@ def _first_by_blocks(n: int, a: Ints, b: Ints, eps: float, delta: float) -> int:
     for margin in (1.5, 0.3, 0.06):
         beyond = z[at:] > critical - margin
         end = at + (int(beyond.argmax()) if beyond.any() else len(beyond))
-        if end > at and _block_passes(n, z[at:end], b[at:end], eps, delta):
+        if end > at and _block_passes(n, a[at:end], b[at:end], eps, delta):
             at = end
     size = 1
     while at < len(z):
         end = min(at + size, len(z))
-        if end == at + 1 and p_value(n, int(a[at]), int(b[at]), eps) > delta:
-            return at
-        if end == at + 1 or (z[at:end].max() < critical and _block_passes(n, z[at:end], b[at:end], eps, delta)):
+        if _block_passes(n, a[at:end], b[at:end], eps, delta):
             at, size = end, size * 2
+        elif end == at + 1:
+            return at
         else:
-            size = max(1, size // 4)
+            size = max(1, (end - at) // 4)
     return at
 
 
-def _block_passes(n: int, z: Floats, b: Ints, eps: float, delta: float) -> bool:
-    low, high = _gain_interval(n, int(b[0]), int(b[-1]), eps)
-    # In √g, one standard deviation of the gain rate is about 1/(2√n) everywhere.
+def _block_passes(n: int, a: Ints, b: Ints, eps: float, delta: float) -> bool:
+    """True only if every step of the block passes; for steps of one ``b``, which the last of them decides, if and only
+    if."""
+    fewest, most = int(b[0]), int(b[-1])
+    if fewest == most:
+        return p_value(n, int(a[-1]), most, eps) <= delta
+    low, high = _gain_interval(n, fewest, most, eps)
+    # In √g, one standard deviation of the gain rate is about 1/(2√n) everywhere, and an interval is 6.6 of them long.
     width_sd = 2 * math.sqrt(n) * (math.sqrt(high) - math.sqrt(low))
     count = int(np.clip(6 * width_sd, RATES, 400))
     spacing_sd = width_sd / (count - 1)
-    # Between two rates a tail of a few per cent is at most 0.75·spacing² larger: |d²F/dx²| ≤ 6F there.
-    return (1 + spacing_sd**2) * worst_tail(n, eps, float(z.max()), _rates(low, high, count)) <= delta
+    # Where rates lie wider apart than for a single step: between two of them a tail F of a few per cent is at most
+    # 0.75·spacing² larger, since |d²F/dx²| ≤ 6F.
+    slack = 1.0 if spacing_sd <= 0.2 else 1 + spacing_sd**2
+    return slack * worst_tail(n, eps, float(score(n, a, b, eps).max()), _rates(low, high, count)) <= delta
 
 
 def worst_tail(n: int, eps: float, z: float, rates: Floats) -> float:

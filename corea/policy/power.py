@@ -13,8 +13,8 @@ from scipy.special import bdtr, gammaln, ndtri, xlog1py, xlogy
 
 from corea.policy.exact import most_harm
 
-#: Beyond so many questions the normal approximation of the exact test is good to a per cent.
-EXACT_MAX_N = 20_000
+#: Beyond so many questions the normal approximation of the exact test is good to about a per cent.
+EXACT_MAX_N = 5_000
 
 Floats = NDArray[np.float64]
 

@@ -49,6 +49,7 @@ def walk(score: Floats, small_correct: Floats, large_correct: Floats, ids: Strin
     All of shape (n,). Questions with the same score and the same id cannot be told apart, so they share a stop.
     Raises :class:`InputError` for arrays that do not fit together and for correctness that is not 0 or 1.
     """
+    small_correct, large_correct = (np.asarray(values, dtype=np.float64) for values in (small_correct, large_correct))
     n = len(score)
     if not n == len(small_correct) == len(large_correct) == len(ids):
         raise InputError(
@@ -72,18 +73,23 @@ def walk(score: Floats, small_correct: Floats, large_correct: Floats, ids: Strin
     net = (small_correct - large_correct).astype(np.int8)[order]
     harm, gain = np.cumsum(net < 0, dtype=np.int64), np.cumsum(net > 0, dtype=np.int64)
     last = kept - 1
-    return Walk(
-        n=n, order=order, scores=scores, kept=kept, harm=harm[last], gain=gain[last], fractions=fractions
-    )  # fmt: skip
+    return Walk(n=n, order=order, scores=scores, kept=kept, harm=harm[last], gain=gain[last], fractions=fractions)
 
 
 def _split_ties(order: Ints, scores: Floats, tied: NDArray[np.bool_], ids: Strings) -> tuple[Ints, Floats]:
     """The order with each run of equal scores sorted by hash, and the hash fraction of each tied row (0 elsewhere)."""
     shared = np.append(tied, False) | np.append(False, tied)
     rows = order[shared]
-    digests = b"".join([digest(str(ids[row])) for row in rows.tolist()])
-    hashed = (np.frombuffer(digests, dtype=f">u{DIGEST_BYTES}") >> np.uint64(11)) / 2**53
-    resorted = np.lexsort((hashed, -scores[shared]))
+    # Hashed in the order of the rows: strings far apart in memory are slow to visit.
+    wanted = np.zeros(len(ids), dtype=bool)
+    wanted[rows] = True
+    digests = b"".join([digest(key) for key in np.asarray(ids, dtype=object)[wanted].tolist()])
+    by_row = np.zeros(len(ids))
+    by_row[wanted] = (np.frombuffer(digests, dtype=f">u{DIGEST_BYTES}") >> np.uint64(11)) / 2**53
+    run = np.cumsum(np.diff(scores[shared], prepend=np.inf) != 0)
+    by_hash = np.argsort(by_row[rows])
+    # A stable sort of small integers is a radix sort: far quicker than sorting by two keys.
+    rows = rows[by_hash[np.argsort(run.astype(np.min_scalar_type(run[-1]))[by_hash], kind="stable")]]
     order, fractions = order.copy(), np.zeros(len(order))
-    order[shared], fractions[shared] = rows[resorted], hashed[resorted]
+    order[shared], fractions[shared] = rows, by_row[rows]
     return order, fractions
