@@ -92,7 +92,8 @@ def key(id: str) -> bytes:
 def read_questions(path: Path, seen: set[bytes] | None = None) -> Iterator[Question | BadLine]:
     """Every line, as a question or as what is wrong with it; blank lines are passed over.
 
-    Memory grows only by ``seen``, the keys of all ids so far: give your own set to have them. Raises :class:`InputError` when the file cannot be read at all.
+    Memory grows only by ``seen``, the keys of all ids so far: give your own set to have them.
+    Raises :class:`InputError` when the file cannot be read at all.
     """
     seen = set() if seen is None else seen
     try:

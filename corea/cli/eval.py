@@ -12,7 +12,7 @@ import typer
 from corea.cli.console import print_json, remark
 from corea.cli.options import ConfigFile, Json, load
 from corea.cli.progress import QuestionBar
-from corea.errors import InputError
+from corea.errors import ExtraMissing, InputError
 
 app = typer.Typer(help="Measure tiers on questions with known answers.", no_args_is_help=True)
 
@@ -30,8 +30,12 @@ def run(
 ) -> None:
     """Ask every tier every question once, with all confidence signals."""
     from corea.build import shape_of, tiers_of
-    from corea.evaluate.run import Plan, read_graded
-    from corea.evaluate.run import run as run_plan
+
+    try:
+        from corea.evaluate.run import Plan, read_graded
+        from corea.evaluate.run import run as run_plan
+    except ModuleNotFoundError as exc:
+        raise ExtraMissing(package=exc.name or "pyarrow", extra="evaluate") from exc
 
     questions = read_graded(data, limit=limit)
     loaded = load(config)
@@ -39,7 +43,9 @@ def run(
     names = tiers.split(",") if tiers else list(built)
     if unknown := [name for name in names if name not in built]:
         raise InputError(f'no tier is called "{unknown[0]}"; there are: {", ".join(built)}')
-    shapes = {tier.name: shape_of(tier) for tier in loaded.tiers}
+    # How a reply is judged later does not shape the reply: another threshold must not make its rows strangers.
+    judged = ("threshold", "confidence")
+    shapes = {t.name: {k: v for k, v in shape_of(t).items() if k not in judged} for t in loaded.tiers}
     plan = Plan(
         questions=questions,
         tiers=[built[name] for name in names],

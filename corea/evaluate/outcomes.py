@@ -110,7 +110,7 @@ class Outcomes:
 def write(
     path: Path, rows: Sequence[Mapping[str, Any]], *, metadata: Mapping[str, Any], signals: Sequence[str]
 ) -> None:
-    """Write outcomes, atomically. Each row has the keys of :data:`SCHEMA` and ``confidence.<signal>``; absent is null."""
+    """Write outcomes, atomically. Rows have the keys of :data:`SCHEMA` and ``confidence.<signal>``; absent is null."""
     fields = [*SCHEMA, *(pa.field(PREFIX + signal, pa.float64()) for signal in signals)]
     described = json.dumps({**metadata, "version": VERSION}, sort_keys=True).encode()
     schema = pa.schema(fields, metadata={_METADATA_KEY: described})

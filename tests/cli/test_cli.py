@@ -223,7 +223,19 @@ def test_config_init_writes_a_file_that_checks_and_shows(tmp_path: Path) -> None
     assert json.loads(corea("config", "show", "--json", cwd=tmp_path).stdout)["tiers"][0]["threshold"] == 0.92
 
 
-@pytest.mark.parametrize("verb", ["ask", "batch", "demo", "models", "config", "trace"])
+def test_eval_run_asks_every_tier_every_question_and_resumes(here: Path) -> None:
+    (here / "in.jsonl").write_text(
+        "".join(json.dumps({"id": i, "question": "?", "answer": 42}) + "\n" for i in range(3))
+    )
+    first = corea("eval", "run", "--data", "in.jsonl", "--out", "o.parquet", "--json", cwd=here)
+    assert json.loads(first.stdout) == {"questions": 3, "tiers": ["small", "large"], "failed": 0, "out": "o.parquet"}
+    again = corea("eval", "run", "--data", "in.jsonl", "--out", "o.parquet", cwd=here)
+    assert again.stdout == "3 questions × 2 tiers in o.parquet\n"
+    wrong = corea("eval", "run", "--data", "in.jsonl", "--out", "p.parquet", "--tiers", "tiny", cwd=here)
+    assert wrong.stderr == 'error: no tier is called "tiny"; there are: small, large\n'
+
+
+@pytest.mark.parametrize("verb", ["ask", "batch", "demo", "eval", "models", "config", "trace"])
 def test_every_verb_explains_itself(tmp_path: Path, verb: str) -> None:
     done = corea(verb, "--help", cwd=tmp_path)
     assert done.returncode == 0
