@@ -18,7 +18,8 @@ def stderr() -> Console:
 
 
 def stdout() -> Console:
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """As wide as the terminal; a file or a pipe has no edge to cut a table at."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
 
 
 def fail(message: str) -> None:

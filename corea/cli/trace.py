@@ -41,20 +41,23 @@ def list_(
     if json:
         print_json([asdict(row) for row in rows])
         return
+    console = stdout()
     table = Table(box=None, pad_edge=False)
     for heading in ("id", "when", "question", "tier", "confidence", "answer", "cost"):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=24 if heading == "id" else None)
+        table.add_column(heading, no_wrap=True, justify="right" if heading == "cost" else "left")
+    # Only the question gives way on a narrow terminal: what the other columns need is known.
+    room = max(console.width - 84 - max((len(row.tier or "") for row in rows), default=0), 8)
     for row in rows:
         table.add_row(
             row.id,
             f"{datetime.fromtimestamp(row.started_at_unix_s):%m-%d %H:%M}",
-            _short(row.question, 40),
+            _short(row.question, min(room, 60)),
             row.tier or "[red]none[/]",
             "" if row.confidence is None else f"{row.confidence:.3f}",
             _short(row.answer, 16),
             format_usd(row.cost_nano_usd),
         )
-    stdout().print(table)
+    console.print(table)
 
 
 @app.command()
