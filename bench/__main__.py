@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.measure import Figure
 
-NAMES = ("startup", "overhead", "memory", "embedded")
+NAMES = ("startup", "overhead", "memory", "embedded", "certify_speed")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -116,6 +116,8 @@ def savings(path: Walk, small_cost: Floats | None, large_cost: Floats | None) ->
     """
     if small_cost is None or large_cost is None:
         return None
+    if not path.n == len(small_cost) == len(large_cost):
+        raise InputError(f"costs must be one a question: {path.n} each, not {len(small_cost)} and {len(large_cost)}")
     known = ~(np.isnan(small_cost) | np.isnan(large_cost))
     always = float(large_cost.sum(where=known))
     if not always > 0:
