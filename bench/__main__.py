@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.measure import Figure
 
-NAMES = ("startup", "overhead", "memory", "embedded", "certify_speed")
+NAMES = ("startup", "overhead", "memory", "embedded", "certify_speed", "metrics_speed")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -98,7 +98,11 @@ def risk_coverage(correct: Floats, ranked: Ranked) -> RiskCoverage:
     kept = np.cumsum(ranked.sizes)
     risk = 1 - np.cumsum(ranked.sums(checked)) / kept
     return RiskCoverage(
-        thresholds=ranked.values, coverage=kept / ranked.n, risk=risk, n=ranked.n, note=ranked.unknown_note
+        thresholds=ranked.values,
+        coverage=kept / ranked.n,
+        risk=risk,
+        n=ranked.n,
+        note=ranked.unknown_note("never covered"),
     )
 
 
@@ -134,7 +138,7 @@ def deferral_curve(pair: Pair, ranked: Ranked, *, small_first: bool = True) -> D
         small=Ends(accuracy=float(small.mean()), cost_nano_usd=_known_mean(pair.small_cost_nano_usd)),
         large=Ends(accuracy=float(large.mean()), cost_nano_usd=_known_mean(pair.large_cost_nano_usd)),
         n=n,
-        note="; ".join(filter(None, (ranked.unknown_note, note))) or None,
+        note="; ".join(filter(None, (ranked.unknown_note("always deferred"), note))) or None,
     )
 
 
@@ -226,11 +230,11 @@ def spread(along: Floats, points: int) -> NDArray[np.intp]:
 
 def _costs(pair: Pair, ranked: Ranked, *, small_first: bool) -> tuple[Floats | None, Floats | None, str | None]:
     small, large = pair.small_cost_nano_usd, pair.large_cost_nano_usd
-    unknown = int(np.count_nonzero(np.isnan(small + large)))
-    if unknown:
+    total = large.sum()
+    if np.isnan(small.sum() + total):
+        unknown = int(np.count_nonzero(np.isnan(small + large)))
         return None, None, f"cost unknown for {unknown} of {len(pair)}"
     asked = small.sum() if small_first else _from_none(ranked.sums(small))
-    total = large.sum()
     cost = (asked + total - _from_none(ranked.sums(large))) / len(pair)
     if not total:
         return cost, None, "the large model costs nothing: no saving"
@@ -239,7 +243,9 @@ def _costs(pair: Pair, ranked: Ranked, *, small_first: bool) -> tuple[Floats | N
 
 def _from_none(per_group: Floats) -> Floats:
     """Sums over the kept ones at each threshold, the first of which keeps none: (g,) → (g + 1,)."""
-    return np.concatenate(([0.0], np.cumsum(per_group)))
+    sums = np.zeros(len(per_group) + 1)
+    np.cumsum(per_group, out=sums[1:])
+    return sums
 
 
 def _known_mean(cost: Floats) -> float | None:

@@ -81,10 +81,10 @@ class Ranked:
     sizes: Floats
     n: int
 
-    @property
-    def unknown_note(self) -> str | None:
+    def unknown_note(self, fate: str = "left out") -> str | None:
+        """How many confidences are unknown, and what became of them; None where none is."""
         unknown = self.n - len(self.order)
-        return f"unknown for {unknown} of {self.n} ({unknown / self.n:.1%}), left out" if unknown else None
+        return f"unknown for {unknown} of {self.n} ({unknown / self.n:.1%}), {fate}" if unknown else None
 
     def sums(self, per_question: Floats) -> Floats:
         """Sum over each group: (n,) → (g,)."""
@@ -200,7 +200,7 @@ def signal_metrics(
     table = _Table.of(checked, ranked, settings.bins)
     exact = table.scores(table.sizes[None], table.rights[None])
     drawn = _drawn(table, exact, checked, ranked, resamples)
-    note = ranked.unknown_note
+    note = ranked.unknown_note()
     found = {name: estimate_of(float(exact[name][0]), drawn[name], known, settings, note) for name in ("brier", "aurc")}
     for name, edges in table.edges.items():
         found[name] = _ece(exact[name][0], drawn[name], table, edges, resamples, settings, note)
@@ -281,18 +281,18 @@ class _Table:
         of questions × (mean y − mean c) (Naeini et al. 2015).
         """
         total = sizes.sum(axis=1)
+        right = rights.sum(axis=1)
         wrongs = sizes - rights
         missed = np.cumsum(wrongs, axis=1)
-        kept = np.cumsum(sizes, axis=1)
-        # A resample may hold none of the first groups: they weigh nothing then.
-        risk = np.divide(missed, kept, out=np.zeros_like(kept), where=kept > 0)
-        aurc = np.einsum("rg,rg->r", sizes, risk) / total
-        outranked = missed[:, -1:] - missed + wrongs / 2
-        pairs = rights.sum(axis=1) * missed[:, -1]
-        won = np.einsum("rg,rg->r", rights, outranked)
+        won = right * missed[:, -1] - _dots(rights, missed) + _dots(rights, wrongs) / 2
+        pairs = right * missed[:, -1]
         auroc = np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
-        brier = (sizes @ self.values**2 + rights @ (1 - 2 * self.values)) / total
-        gaps = rights - sizes * self.values
+        # Arrays are used again, as new ones cost more than the sums. A resample may hold none of the first groups:
+        # nothing is kept then, and nothing missed.
+        kept = np.maximum(np.cumsum(sizes, axis=1, out=wrongs), 1e-300, out=wrongs)
+        aurc = _dots(sizes, np.divide(missed, kept, out=kept)) / total
+        brier = (sizes @ self.values**2 - 2 * (rights @ self.values) + right) / total
+        gaps = np.subtract(rights, np.multiply(sizes, self.values, out=missed), out=missed)
         binned = {name: np.add.reduceat(gaps, edge, axis=1) / total[:, None] for name, edge in self.edges.items()}
         return {"auroc": auroc, "aurc": aurc, "brier": brier, **binned}
 
@@ -383,7 +383,7 @@ def _shares(ranked: Ranked, resamples: Resamples, settings: Settings) -> tuple[E
     if not len(ranked.order):
         return coverage, Estimate(value=None, n=0)
     share = np.divide(ties, known, out=np.full(len(ties), np.nan), where=known > 0)
-    return coverage, estimate_of(tied / len(ranked.order), share, len(ranked.order), settings, ranked.unknown_note)
+    return coverage, estimate_of(tied / len(ranked.order), share, len(ranked.order), settings, ranked.unknown_note())
 
 
 def _group(
@@ -419,6 +419,11 @@ def _multinomial(n: int, count: int, rng: np.random.Generator) -> NDArray[np.uin
 
 def _blocks(counts: NDArray[np.uint16]) -> list[NDArray[np.uint16]]:
     return np.array_split(counts, 1 + counts.size // _BLOCK)
+
+
+def _dots(a: Floats, b: Floats) -> Floats:
+    """Row by row: (r, g), (r, g) → (r,)."""
+    return np.asarray(np.einsum("rg,rg->r", a, b))
 
 
 def _joined(*notes: str | None) -> str | None:
