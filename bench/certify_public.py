@@ -1,6 +1,6 @@
 """Certified thresholds on real outcomes of public models: how often the promise was broken, and what is saved.
 
-    python -m bench.certify_public --data ../shared/data [--draws 400] [--out bench/results/certify_public.json]
+    python -m bench.certify_public --data DIR [--draws 400] [--out bench/results/certify_public.json]
 
 Each case (a small model, a large one, a set of questions, a confidence of the small model's own) is a known population.
 Questions are drawn from it with replacement, each rule chooses a threshold from the draw, and is held to its promise on
