@@ -42,11 +42,11 @@ class Signals:
     async def collect(self, exchange: Exchange, model: Model, *, timeout_s: float) -> dict[str, float | None]:
         """Each signal's value; None where it is unknown. Raises what a follow-up raises only when cancelled."""
         once = _Memory(model)
-        names = list(self.estimators)
+        estimators = self.estimators
         estimates: list[Estimate] = await asyncio.gather(
-            *(self.estimators[name].estimate(exchange, once, timeout_s=timeout_s) for name in names)
+            *(estimator.estimate(exchange, once, timeout_s=timeout_s) for estimator in estimators.values())
         )
-        return {name: estimate.confidence.value for name, estimate in zip(names, estimates, strict=True)}
+        return {name: estimate.confidence.value for name, estimate in zip(estimators, estimates, strict=True)}
 
 
 class _Memory:

@@ -10,8 +10,8 @@ import asyncio
 import itertools
 import json
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -29,6 +29,7 @@ from corea.models.wire import error_of, excerpt, payload_of, reply_of, request_b
 from corea.types import Prompt, Reply
 
 Sleep = Callable[[float], Awaitable[object]]
+Client = TypeVar("Client")
 
 _RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_PAUSE_S = 0.5
@@ -93,13 +94,8 @@ class OpenAIModel:
 
     async def aclose(self) -> None:
         """Close all connections. Those of a loop that runs elsewhere are closed there."""
-        here = asyncio.get_running_loop()
         sessions, self._sessions = self._sessions, {}
-        for loop, session in sessions.items():
-            if loop is here or loop.is_closed():
-                await session.close()
-            else:
-                asyncio.run_coroutine_threadsafe(session.close(), loop)
+        await close_each(sessions, lambda session: session.close())
 
     def _body(self, prompt: Prompt) -> bytes:
         body = {**request_body(prompt, self._model), **self._extra_body}
@@ -175,6 +171,18 @@ class OpenAIModel:
         for ended in [other for other in self._sessions if other.is_closed()]:
             await self._sessions.pop(ended).close()
         return session
+
+
+async def close_each(
+    clients: Mapping[asyncio.AbstractEventLoop, Client], close: Callable[[Client], Coroutine[Any, Any, None]]
+) -> None:
+    """Close what each event loop opened: here, unless its loop runs elsewhere; then there."""
+    here = asyncio.get_running_loop()
+    for loop, client in clients.items():
+        if loop is here or loop.is_closed():
+            await close(client)
+        else:
+            asyncio.run_coroutine_threadsafe(close(client), loop)
 
 
 async def retried(

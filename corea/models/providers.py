@@ -25,7 +25,7 @@ from corea.errors import (
     UpstreamGarbage,
     UpstreamRefused,
 )
-from corea.models.openai import Sleep, retried
+from corea.models.openai import Sleep, close_each, retried
 from corea.models.wire import error_of, excerpt, reply_of, request_body
 from corea.types import Prompt, Reply
 
@@ -94,13 +94,8 @@ class ProviderModel:
 
     async def aclose(self) -> None:
         """Close all connections. Those of a loop that runs elsewhere are closed there."""
-        here = asyncio.get_running_loop()
         clients, self._clients = self._clients, {}
-        for loop, client in clients.items():
-            if loop is here or loop.is_closed():
-                await _close(client)
-            else:
-                asyncio.run_coroutine_threadsafe(_close(client), loop)
+        await close_each(clients, _close)
 
     async def _ask(self, arguments: Mapping[str, Any]) -> Reply:
         taken = {key: value for key, value in arguments.items() if key not in self._left_out}
