@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corea.policy.certificate import Order
-from corea.policy.certify import certify, savings, scores
+from corea.policy.certify import certify, savings
 from corea.policy.rules import RULES, Sample, Threshold
 from corea.policy.ties import fraction
 from corea.policy.walk import walk
@@ -50,7 +49,7 @@ GPT4 = {
     "gsm8k": ("motcascade", "gpt-4", "cot prompt1 greedy"),
     "svamp": ("faithfulcot", "gpt-4", "8-shot cot"),
 }
-ORDERS: Mapping[str, Order] = {"**certified walk**": "confidence", "**certified walk, cost-aware order**": "cost"}
+CERTIFIED = "**certified walk**"
 
 Floats = NDArray[np.float64]
 Rows = Mapping[str, Mapping[str, Any]]
@@ -70,11 +69,12 @@ class Case:
     large_cost: Floats
     fractions: Floats
 
-    def drop_and_saving(self, threshold: Threshold, score: Floats) -> tuple[float, float]:
+    def drop_and_saving(self, threshold: Threshold) -> tuple[float, float]:
         """What keeping by this threshold does to the whole population."""
         if threshold is None:
             return 0.0, 0.0
         value, tied = threshold
+        score = self.confidence
         kept = (score > value) | ((score == value) & (self.fractions <= tied))
         drop = float(((self.large_correct - self.small_correct) * kept).mean())
         return drop, float((self.large_cost[kept].sum() - self.small_cost.sum()) / self.large_cost.sum())
@@ -106,8 +106,7 @@ def cases(data: Path) -> list[Case]:
 
 def run(case: Case, *, draws: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     """One record for each rule, size and δ: the share of broken promises and the mean saving on the population."""
-    rules = (*RULES, *ORDERS)
-    by_order = {name: scores(case.confidence, ORDERS.get(name, "confidence"), case.small_cost) for name in rules}
+    rules = (*RULES, CERTIFIED)
     for n in SIZES:
         done: dict[tuple[str, float], list[tuple[float, float]]] = {(name, d): [] for name in rules for d in DELTAS}
         for _ in range(draws):
@@ -119,18 +118,18 @@ def run(case: Case, *, draws: int, rng: np.random.Generator) -> Iterator[dict[st
                 if name in RULES:
                     threshold = _worthwhile(case, rows, RULES[name](sample, MAX_DROP, delta))
                 else:
-                    threshold = _certified(case, rows, delta, ORDERS[name])
-                results.append(case.drop_and_saving(threshold, by_order[name]))
+                    threshold = _certified(case, rows, delta)
+                results.append(case.drop_and_saving(threshold))
         for (name, delta), results in done.items():
             broken = mean(drop > MAX_DROP + 1e-12 for drop, _ in results)
             saving = mean(saving for _, saving in results)
             yield {"case": case.name, "rule": name, "n": n, "delta": delta, "broken": broken, "saving": saving}
 
 
-def _certified(case: Case, rows: NDArray[np.int64], delta: float, order: Order) -> Threshold:
+def _certified(case: Case, rows: NDArray[np.int64], delta: float) -> Threshold:
     done = certify(
         case.confidence[rows], case.small_correct[rows], case.large_correct[rows], case.ids[rows], max_drop=MAX_DROP,
-        delta=delta, small_cost=case.small_cost[rows], large_cost=case.large_cost[rows], order=order,
+        delta=delta, small_cost=case.small_cost[rows], large_cost=case.large_cost[rows],
     )  # fmt: skip
     return None if done.threshold is None else (done.threshold, done.tie_fraction)
 

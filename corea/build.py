@@ -5,14 +5,14 @@ Knows which class serves which kind of tier, and nothing of how a cascade runs.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from pathlib import Path
 
 from corea.catalogue import CATALOGUE
-from corea.confidence import Estimator, Expected, Logprob, PTrue, SelfConsistency, Verbalized
-from corea.confidence.protocol import system_prompt
+from corea.confidence import Estimator, SelfConsistency
+from corea.confidence.fitted import Fitted, read
+from corea.confidence.fitted import load as load_map
+from corea.confidence.named import estimator
 from corea.config import (
     ConfidenceConfig,
     Config,
@@ -24,17 +24,23 @@ from corea.config import (
     price_of,
 )
 from corea.errors import ConfigError, ModelFileError, UnknownModel
+from corea.identity import asks_in_a_second_turn, hashes_of, shapes_of, signal_of
 from corea.models.base import Model
+from corea.policy.certificate import Certificate, check_applies, load
 from corea.tier import Tier
 
 
 def tiers_of(config: Config) -> tuple[Tier, ...]:
     """The tiers, cheapest first.
 
-    Raises :class:`ConfigError` for a key that is not set, :class:`CatalogueError` for a model file that is not here.
+    Raises :class:`ConfigError` for a key that is not set, :class:`CatalogueError` for a model file that is not here,
+    :class:`InputError` for a certificate or a confidence map that was made for other models or prompts.
     """
-    last = len(config.tiers) - 1
-    return tuple(_tier(tier, is_last=index == last) for index, tier in enumerate(config.tiers))
+    last = config.tiers[-1]
+    certificates = {tier.name: _certificate(config, tier) for tier in config.tiers}
+    for tier in config.tiers:
+        _check_map(config, tier)
+    return tuple(_tier(tier, certificate=certificates[tier.name], is_last=tier is last) for tier in config.tiers)
 
 
 def missing_models(config: Config) -> tuple[str, ...]:
@@ -45,33 +51,55 @@ def missing_models(config: Config) -> tuple[str, ...]:
     return tuple(name for name in names if name in CATALOGUE and path_of(name) is None)
 
 
-def fingerprint(config: Config) -> str:
-    """Hash of all that shapes an answer or its confidence: models, prompts, sampling, estimators, thresholds."""
-    return hashlib.sha256(json.dumps([shape_of(tier) for tier in config.tiers], sort_keys=True).encode()).hexdigest()[
-        :16
-    ]
-
-
 def estimator_of(config: ConfidenceConfig) -> Estimator:
-    """The estimator a tier's configuration names."""
-    way = config.way
-    if config.estimator == "logprob":
-        return Logprob()
-    if config.estimator == "p_true":
-        return PTrue()
+    """The estimator a tier's configuration names.
+
+    Raises :class:`InputError` for a confidence map that is missing or damaged.
+    """
+    if config.map is not None:
+        fitted = read(config.map)
+        return Fitted(map=fitted, estimators={signal: estimator(signal) for signal in fitted.signals})
     if config.estimator == "self_consistency":
         return SelfConsistency(samples=config.samples, temperature=config.temperature)
-    assert way != "none", "ConfidenceConfig has checked this"  # noqa: S101
-    return Verbalized(ask=way) if config.estimator == "verbalized" else Expected(ask=way)
+    return estimator(f"{config.estimator}_followup" if asks_in_a_second_turn(config) else config.estimator)
 
 
-def _tier(tier: TierConfig, *, is_last: bool) -> Tier:
+def _certificate(config: Config, tier: TierConfig) -> Certificate | None:
+    """The tier's certificate, once it is sure that it applies here."""
+    if tier.certificate is None:
+        return None
+    if len(config.tiers) != 2:
+        raise ConfigError(
+            f"a certificate is for two tiers, not {len(config.tiers)}; give this one a threshold, or take a tier out",
+            field=f"tiers.{tier.name}.certificate",
+        )
+    certificate = load(tier.certificate)
+    models, prompts = hashes_of(shapes_of(config).values())
+    check_applies(
+        certificate,
+        models_hash=models,
+        prompts_hash=prompts,
+        signal=signal_of(tier.confidence),
+        source=str(tier.certificate),
+    )
+    return certificate
+
+
+def _check_map(config: Config, tier: TierConfig) -> None:
+    if tier.confidence.map is None:
+        return
+    models, prompts = hashes_of([shapes_of(config)[tier.name]])
+    load_map(tier.confidence.map, model=models, prompt=prompts)
+
+
+def _tier(tier: TierConfig, *, certificate: Certificate | None, is_last: bool) -> Tier:
     return Tier(
         name=tier.name,
         model=_model(tier),
         # The last answer is final, so nobody pays to learn how sure it is.
         estimator=None if is_last else estimator_of(tier.confidence),
         threshold=None if is_last else tier.threshold,
+        certificate=certificate,
         price=price_of(tier),
         timeout_s=tier.timeout_s,
         on_error=tier.on_error,
@@ -141,24 +169,3 @@ def _weights(tier: EmbeddedTier) -> Path:
     if path is None:
         raise ModelFileError(f"{tier.model} is not on this disk yet; run: corea models pull {tier.model}")
     return path
-
-
-def shape_of(tier: TierConfig) -> dict[str, object]:
-    """What of a tier shapes its answers. Not its price, its time limits or its connection."""
-    way = tier.confidence.way
-    shape: dict[str, object] = {
-        "kind": tier.kind,
-        "model": tier.model,
-        "threshold": tier.threshold,
-        "confidence": tier.confidence.model_dump(),
-        "prompt": system_prompt(inline=way == "inline" and tier.threshold is not None, custom=tier.system_prompt),
-        "max_tokens": tier.max_tokens,
-        "temperature": tier.temperature,
-    }
-    if isinstance(tier, EmbeddedTier):
-        known = CATALOGUE.get(tier.model)
-        shape["sha256"] = known.sha256 if known else None
-        shape["adapters"] = [(str(adapter.path), adapter.scale) for adapter in tier.adapters]
-    if isinstance(tier, OpenAITier | ProviderTier):
-        shape["base_url"] = tier.base_url
-    return shape

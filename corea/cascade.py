@@ -72,8 +72,9 @@ class Cascade:
 
         Raises :class:`ConfigError` for a bad configuration, :class:`CatalogueError` for a model file that is not here.
         """
-        from corea.build import fingerprint, tiers_of
+        from corea.build import tiers_of
         from corea.config import Config
+        from corea.identity import fingerprint
         from corea.prices import prices_version
 
         loaded = config if isinstance(config, Config) else Config.load(config)

@@ -19,7 +19,7 @@ from corea.errors import ConfigError
 from corea.prices import FixedPrice, Price, embedded_price, listed_price
 
 Ask = Literal["inline", "followup", "none"]
-EstimatorName = Literal["verbalized", "expected", "logprob", "p_true", "self_consistency"]
+EstimatorName = Literal["verbalized", "expected", "logprob", "p_true", "self_consistency", "fitted"]
 
 #: How each estimator may ask, its default first.
 WAYS_TO_ASK: Mapping[EstimatorName, tuple[Ask, ...]] = {
@@ -28,6 +28,7 @@ WAYS_TO_ASK: Mapping[EstimatorName, tuple[Ask, ...]] = {
     "logprob": ("none",),
     "p_true": ("followup",),
     "self_consistency": ("none",),
+    "fitted": ("none",),
 }
 
 
@@ -52,6 +53,16 @@ class ConfidenceConfig(_Frozen):
     samples: int = Field(default=5, ge=2, le=64)
     #: Sampling temperature of those answers.
     temperature: float = Field(default=0.7, gt=0, le=2)
+    #: The confidence map that ``fitted`` applies, made by ``corea eval fit``.
+    map: Path | None = None
+
+    @model_validator(mode="after")
+    def _map_suits_estimator(self) -> Self:
+        if self.estimator == "fitted" and self.map is None:
+            raise ValueError('estimator "fitted" needs a map; make one with: corea eval fit')
+        if self.estimator != "fitted" and self.map is not None:
+            raise ValueError('a map is applied by estimator = "fitted"; set that, or remove the map')
+        return self
 
     @model_validator(mode="after")
     def _ask_suits_estimator(self) -> Self:
@@ -68,8 +79,10 @@ class ConfidenceConfig(_Frozen):
 class _TierConfig(_Frozen):
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     model: str = Field(min_length=1)
-    #: Keep the answer if confidence ≥ threshold. Every tier needs one, but the last, which must not have one.
+    #: Keep the answer if confidence ≥ threshold. Every tier but the last needs one, or a certificate.
     threshold: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    #: A threshold with a promise, made by ``corea certify``.
+    certificate: Path | None = None
     confidence: ConfidenceConfig = ConfidenceConfig()
     prices: PriceConfig | None = None
     #: Seconds for one attempt; by default an equal share of the time left to the cascade.
@@ -169,7 +182,9 @@ class Config(_Frozen):
         Raises :class:`ConfigError`, one line, naming the field and the mend.
         """
         found = find(path)
-        return default() if found is None else parse(found.read_text(encoding="utf-8"), source=str(found))
+        if found is None:
+            return default()
+        return parse(found.read_text(encoding="utf-8"), source=str(found)).beside(found.parent)
 
     def with_threshold(self, threshold: float) -> Config:
         """The same cascade with this threshold on every tier but the last."""
@@ -177,10 +192,30 @@ class Config(_Frozen):
             raise ConfigError(f"{threshold} is outside [0, 1]", field="threshold")
         last = len(self.tiers) - 1
         tiers = tuple(
-            tier if index == last else tier.model_copy(update={"threshold": threshold})
+            tier if index == last else tier.model_copy(update={"threshold": threshold, "certificate": None})
             for index, tier in enumerate(self.tiers)
         )
         return self.model_copy(update={"tiers": tiers})
+
+    def beside(self, folder: Path) -> Config:
+        """The same, with relative paths of adapters, certificates, maps and model files taken from ``folder``."""
+        return self.model_copy(update={"tiers": tuple(_beside(tier, folder) for tier in self.tiers)})
+
+
+def _beside(tier: TierConfig, folder: Path) -> TierConfig:
+    def placed(path: Path | None) -> Path | None:
+        # A path that is absolute, or starts at the user's home, stays what it is.
+        return None if path is None else folder / path.expanduser()
+
+    update: dict[str, Any] = {
+        "certificate": placed(tier.certificate),
+        "confidence": tier.confidence.model_copy(update={"map": placed(tier.confidence.map)}),
+    }
+    if isinstance(tier, EmbeddedTier):
+        update["adapters"] = tuple(a.model_copy(update={"path": placed(a.path)}) for a in tier.adapters)
+        if tier.model.endswith(".gguf"):
+            update["model"] = str(placed(Path(tier.model)))
+    return tier.model_copy(update=update)
 
 
 def find(path: str | Path | None = None) -> Path | None:
@@ -249,17 +284,24 @@ def api_key_of(tier: OpenAITier | ProviderTier, environ: Mapping[str, str] = os.
 
 def _check_thresholds(config: Config, source: str) -> None:
     for index, tier in enumerate(config.tiers[:-1]):
-        if tier.threshold is None:
+        if tier.threshold is None and tier.certificate is None:
             raise ConfigError(
-                f'{source}: tier "{tier.name}" needs a threshold from 0 to 1: only the last tier may go without',
+                f'{source}: tier "{tier.name}" needs a threshold from 0 to 1, or a certificate: only the last tier may '
+                "go without",
                 field=f"tiers[{index}].threshold",
             )
-    last = config.tiers[-1]
-    if last.threshold is not None:
-        raise ConfigError(
-            f'{source}: "{last.name}" is the last tier, whose answer is always final; remove its threshold',
-            field=f"tiers[{len(config.tiers) - 1}].threshold",
-        )
+        if tier.threshold is not None and tier.certificate is not None:
+            raise ConfigError(
+                f'{source}: tier "{tier.name}" has a threshold and a certificate, which brings its own; remove one',
+                field=f"tiers[{index}].threshold",
+            )
+    last, at = config.tiers[-1], len(config.tiers) - 1
+    for name in ("threshold", "certificate"):
+        if getattr(last, name) is not None:
+            raise ConfigError(
+                f'{source}: "{last.name}" is the last tier, whose answer is always final; remove its {name}',
+                field=f"tiers[{at}].{name}",
+            )
 
 
 def _check_price_order(config: Config, source: str) -> None:

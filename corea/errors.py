@@ -21,6 +21,7 @@
     │   │   └── Unauthorized   401 or 403
     │   ├── UpstreamGarbage    an answer that is not a chat completion
     │   └── ContextOverflow    the question does not fit the model's context
+    ├── NotCertified           a tier was not asked, because its certificate promises nothing
     ├── DeadlineExceeded       the request's time ran out
     ├── CascadeExhausted       no tier answered; carries the trace
     └── LedgerError            the ledger cannot be read or written
@@ -127,6 +128,10 @@ class UpstreamGarbage(ModelError):
 
 class ContextOverflow(ModelError):
     """The question does not fit the model's context."""
+
+
+class NotCertified(CoreaError):
+    """A tier was not asked: its certificate promises nothing, so its answer could not be kept."""
 
 
 class DeadlineExceeded(CoreaError):

@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from corea.confidence.base import Estimate, Estimator, Exchange
 from corea.confidence.protocol import parse, system_prompt
-from corea.errors import CoreaError, DeadlineExceeded, ModelError, UpstreamGarbage, UpstreamTimeout
+from corea.errors import CoreaError, DeadlineExceeded, ModelError, NotCertified, UpstreamGarbage, UpstreamTimeout
 from corea.models.base import Model
+from corea.policy.certificate import Certificate
 from corea.policy.thresholds import decide
 from corea.prices import Price
-from corea.types import Attempt, Confidence, Failure, Message, Prompt, Reply, Request, Usage
+from corea.types import Attempt, Confidence, Decision, Failure, Message, Prompt, Reply, Request, Usage
 
 #: A call that ended in one of these may have been billed, and nobody said how much.
 MAYBE_BILLED = (UpstreamTimeout, UpstreamGarbage)
 
+logger = logging.getLogger("corea.tier")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bar:
+    """What a confidence must reach, and which share of those that just reach it is kept."""
+
+    threshold: float | None
+    tie_fraction: float = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
-    """``threshold=None`` marks the last tier; ``estimator=None`` one that is not asked how sure it is."""
+    """A tier with neither ``threshold`` nor ``certificate`` is the last one, whose answer is final.
+
+    ``estimator=None``: it is not asked how sure it is.
+    """
 
     name: str
     model: Model
     estimator: Estimator | None = None
     threshold: float | None = None
+    certificate: Certificate | None = None
     price: Price | None = None
     timeout_s: float | None = None
     on_error: Literal["skip", "fail"] = "skip"
@@ -40,12 +57,31 @@ class Tier:
         limit_s = time_left_s if self.timeout_s is None else min(self.timeout_s, time_left_s)
         prompt = self.prompt(request)
         try:
-            reply = await self._complete(prompt, limit_s, clock)
-        except (ModelError, DeadlineExceeded) as exc:
+            bar = self._bar(request.task)
+            reply = await self.reply(prompt, limit_s=limit_s, clock=clock)
+        except (ModelError, DeadlineExceeded, NotCertified) as exc:
             return self._failed(exc, latency_s=clock() - started)
         exchange = Exchange(prompt=prompt, reply=reply, parsed=parse(reply.text, request.kind), kind=request.kind)
         estimate = await self._estimate(exchange, limit_s - (clock() - started))
-        return self._answered(exchange, estimate, latency_s=clock() - started)
+        decision = decide(
+            threshold=bar.threshold,
+            tie_fraction=bar.tie_fraction,
+            confidence=estimate.confidence,
+            finish_reason=reply.finish_reason,
+            question=request.question,
+        )
+        return self._answered(exchange, estimate, decision, latency_s=clock() - started)
+
+    async def reply(self, prompt: Prompt, *, limit_s: float, clock: Callable[[], float]) -> Reply:
+        """What the model writes within so many seconds. Raises :class:`ModelError`, :class:`DeadlineExceeded`."""
+        if limit_s <= 0:
+            raise DeadlineExceeded(f"no time was left for {self.name}; raise cascade.deadline_s")
+        started = clock()
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self.model.complete(prompt, timeout_s=limit_s)
+        except TimeoutError as exc:
+            raise UpstreamTimeout(model=self.model.name, elapsed_s=clock() - started) from exc
 
     def prompt(self, request: Request) -> Prompt:
         """The conversation as this tier's model gets it. A system message of the user's own replaces the tier's."""
@@ -62,19 +98,13 @@ class Tier:
             top_logprobs=self.estimator.top_logprobs if self.estimator else 0,
         )
 
+    @property
+    def is_last(self) -> bool:
+        return self.threshold is None and self.certificate is None
+
     def cost_nano_usd(self, usage: Usage | None) -> int | None:
         """What these tokens cost at this tier; None where the price or the count is unknown."""
         return None if self.price is None or usage is None else self.price.cost_nano_usd(usage)
-
-    async def _complete(self, prompt: Prompt, limit_s: float, clock: Callable[[], float]) -> Reply:
-        if limit_s <= 0:
-            raise DeadlineExceeded(f"no time was left for {self.name}; raise cascade.deadline_s")
-        started = clock()
-        try:
-            async with asyncio.timeout(limit_s):
-                return await self.model.complete(prompt, timeout_s=limit_s)
-        except TimeoutError as exc:
-            raise UpstreamTimeout(model=self.model.name, elapsed_s=clock() - started) from exc
 
     async def _estimate(self, exchange: Exchange, limit_s: float) -> Estimate:
         if self.estimator is None:
@@ -86,15 +116,23 @@ class Tier:
             # The reply is here and stays: only how sure the model is was not learned in time.
             return Estimate(confidence=Confidence.unknown(self.estimator.name, "no time was left to ask"), usage=None)
 
-    def _answered(self, exchange: Exchange, estimate: Estimate, *, latency_s: float) -> Attempt:
+    def _bar(self, task: str | None) -> _Bar:
+        """What a confidence must reach. Raises :class:`NotCertified` where the certificate promises nothing."""
+        if self.certificate is None:
+            return _Bar(threshold=self.threshold)
+        _warn_once(self.name, self.certificate, task)
+        certified = self.certificate.for_task(task)
+        if certified is None or certified.threshold is None:
+            raise NotCertified(f"{self.name} was not asked: its certificate promises nothing for such questions")
+        return _Bar(threshold=certified.threshold, tie_fraction=certified.tie_fraction)
+
+    def _answered(self, exchange: Exchange, estimate: Estimate, decision: Decision, *, latency_s: float) -> Attempt:
         reply, parsed = exchange.reply, exchange.parsed
         paid = None if reply.usage is None or estimate.usage is None else reply.usage + estimate.usage
         return Attempt(
             tier=self.name,
             model=reply.model,
-            decision=decide(
-                threshold=self.threshold, confidence=estimate.confidence, finish_reason=reply.finish_reason
-            ),
+            decision=decision,
             confidence=estimate.confidence,
             text=parsed.visible,
             answer=parsed.answer,
@@ -117,3 +155,9 @@ class Tier:
             latency_s=latency_s,
             failure=failure,
         )
+
+
+@lru_cache(maxsize=4096)
+def _warn_once(tier: str, certificate: Certificate, task: str | None) -> None:
+    if (warning := certificate.warning(task)) is not None:
+        logger.warning("%s: %s", tier, warning)

@@ -122,6 +122,8 @@ class Reason(StrEnum):
     CONFIDENT = "confident"
     LAST_TIER = "last_tier"
     BELOW_THRESHOLD = "below_threshold"
+    TIED = "tied"
+    NOT_CERTIFIED = "not_certified"
     UNKNOWN_CONFIDENCE = "unknown_confidence"
     CUT_OFF = "cut_off"
     FAILED = "failed"

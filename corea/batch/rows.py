@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
@@ -82,6 +82,14 @@ class Row:
     @property
     def line(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Row | None:
+        """The row of a line; None for a line that is of something else."""
+        return cls(**values) if values.keys() == _FIELDS else None
+
+
+_FIELDS = frozenset(field.name for field in fields(Row))
 
 
 def key(id: str) -> bytes:

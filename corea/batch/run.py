@@ -6,11 +6,12 @@ Knows nothing of terminals. Memory does not grow with the number of questions, b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from corea.batch.output import Output
+from corea.batch.journal import Journal
 from corea.batch.rows import BadLine, Question, Row, key, read_questions
 from corea.cascade import Cascade
 from corea.errors import CascadeExhausted, InputError
@@ -91,18 +92,29 @@ async def run_batch(
         raise InputError(f"{sink} is the input; choose another output file")
     summary = Summary()
     ids = _check(source, summary)
-    with Output(sink, fingerprint=cascade.fingerprint, on_old_row=summary.add) as output:
+    done: set[bytes] = set()
+
+    def take_up(values: Mapping[str, Any]) -> bool:
+        row = Row.read(values)
+        # A failed row is tried again.
+        if row is None or row.error is not None:
+            return False
+        done.add(key(row.id))
+        summary.add(row)
+        return True
+
+    with Journal(sink, fingerprint=cascade.fingerprint, take_up=take_up) as output:
         summary.resumed = summary.rows
-        if strangers := len(output.done - ids):
+        if strangers := len(done - ids):
             raise InputError(
                 f"{sink} has {strangers} rows whose ids are not in {source}: it belongs to another input; "
                 "choose another output file, or delete this one"
             )
-        on_start(len(ids), len(output.done))
+        on_start(len(ids), len(done))
         del ids
-        todo = (question for question in _questions(source) if key(question.id) not in output.done)
+        todo = (question for question in _questions(source) if key(question.id) not in done)
         async for row in bounded_map(lambda question: _answer(cascade, question), todo, concurrency=concurrency):
-            output.write(row)
+            output.write(row.line)
             summary.add(row)
             on_row(row)
     return summary

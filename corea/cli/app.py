@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from corea import __version__
-from corea.cli import ask, batch, config, demo, eval, models, trace
+from corea.cli import ask, batch, certify, config, demo, eval, models, trace
 
 app = typer.Typer(
     name="corea",
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("ask")(ask.ask)
 app.command("batch")(batch.batch)
 app.command("demo")(demo.demo)
+app.command("certify")(certify.certify)
 app.add_typer(eval.app, name="eval")
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")

@@ -14,13 +14,14 @@ from corea.cli.shapes import trace_json
 from corea.errors import InputError
 from corea.policy.explain import explain_trace
 from corea.prices import format_usd
-from corea.types import Trace
+from corea.types import Request, Trace
 
 
 def ask(
     question: Annotated[str, typer.Argument(help="The question; - reads it from stdin.")],
     config: ConfigFile = None,
     threshold: Threshold = None,
+    task: Annotated[str | None, typer.Option("--task", help="The question's task, for a certificate by task.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say why the answer was kept or deferred.")] = False,
     json: Json = False,
 ) -> None:
@@ -30,7 +31,7 @@ def ask(
     if not question.strip():
         raise InputError("the question is empty; write one")
     with Cascade.from_config(load(config, threshold)) as cascade:
-        trace = cascade.ask_sync(question)
+        trace = cascade.ask_sync(Request.of(question, task=task))
     if json:
         print_json(trace_json(trace))
         return

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+from rich.table import Table
 
-from corea.cli.console import print_json, remark
-from corea.cli.options import ConfigFile, Json, load
+from corea.cli.console import print_json, remark, stdout
+from corea.cli.extras import extra
+from corea.cli.options import ConfigFile, DropIncomplete, Json, Large, OutcomesFiles, Small, load
 from corea.cli.progress import QuestionBar
-from corea.errors import ExtraMissing, InputError
+from corea.errors import InputError
 
 app = typer.Typer(help="Measure tiers on questions with known answers.", no_args_is_help=True)
 
@@ -29,13 +33,12 @@ def run(
     json: Json = False,
 ) -> None:
     """Ask every tier every question once, with all confidence signals."""
-    from corea.build import shape_of, tiers_of
+    from corea.build import tiers_of
+    from corea.identity import shapes_of
 
-    try:
+    with extra("evaluate"):
         from corea.evaluate.run import Plan, read_graded
         from corea.evaluate.run import run as run_plan
-    except ModuleNotFoundError as exc:
-        raise ExtraMissing(package=exc.name or "pyarrow", extra="evaluate") from exc
 
     questions = read_graded(data, limit=limit)
     loaded = load(config)
@@ -43,9 +46,7 @@ def run(
     names = tiers.split(",") if tiers else list(built)
     if unknown := [name for name in names if name not in built]:
         raise InputError(f'no tier is called "{unknown[0]}"; there are: {", ".join(built)}')
-    # How a reply is judged later does not shape the reply: another threshold must not make its rows strangers.
-    judged = ("threshold", "confidence")
-    shapes = {t.name: {k: v for k, v in shape_of(t).items() if k not in judged} for t in loaded.tiers}
+    shapes = shapes_of(loaded)
     plan = Plan(
         questions=questions,
         tiers=[built[name] for name in names],
@@ -76,3 +77,72 @@ def run(
     if failed:
         remark(f"{failed} attempts failed; the same command tries them again")
         raise typer.Exit(1)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="Foreign outcomes, one JSON object a line, plain or .gz.")],
+    out: Annotated[Path, typer.Option("--out", help="Outcomes, Parquet.")],
+    json: Json = False,
+) -> None:
+    """Take in what other tools recorded: id, tier, correct, and where known confidence, cost_usd, tokens, task."""
+    with extra("evaluate"):
+        from corea.evaluate.imported import import_outcomes
+
+    taken = import_outcomes(source, out)
+    if taken.ignored:
+        told = ", ".join(f"{name} ({count:,} lines)" for name, count in sorted(taken.ignored.items()))
+        remark(f"keys that outcomes have no place for were left out: {told}")
+    if not taken.ordered_by_cost and len(taken.tiers) > 1:
+        remark(f"a tier's cost is not known, so the order of the tiers is that of the file: {' → '.join(taken.tiers)}")
+    if json:
+        print_json({**asdict(taken), "out": str(out)})
+        return
+    tiers, signals = " → ".join(taken.tiers), ", ".join(taken.signals) or "no confidence"
+    typer.echo(f"{taken.rows:,} rows, {taken.questions:,} questions, {tiers} ({signals}) in {out}")
+
+
+@app.command()
+def fit(
+    outcomes: OutcomesFiles,
+    out: Annotated[Path, typer.Option("--out", help="Where the confidence map goes, JSON.")],
+    kind: Annotated[
+        Literal["platt", "isotonic", "temperature", "fitted"],
+        typer.Option("--kind", help="What is fitted; fitted combines several signals."),
+    ] = "fitted",
+    signal: Annotated[
+        list[str] | None, typer.Option("--signal", help="Signal to map; may be repeated for fitted. Default: all.")
+    ] = None,
+    share: Annotated[float, typer.Option("--share", min=0.05, max=0.95, help="Of the questions, to fit on.")] = 0.5,
+    small: Small = None,
+    large: Large = None,
+    drop_incomplete: DropIncomplete = False,
+    json: Json = False,
+) -> None:
+    """Fit a confidence map on some questions, and check it on the others."""
+    with extra("evaluate"):
+        from corea.evaluate.certification import fit_map
+        from corea.evaluate.outcomes import read
+        from corea.evaluate.pairs import merge, pair_of
+
+    from corea.confidence.fitted import save
+
+    rows = merge([read(path) for path in outcomes])
+    pair, left_out = pair_of(rows, small=small, large=large, drop_incomplete=drop_incomplete)
+    created_at = datetime.now(UTC).isoformat(timespec="seconds")
+    made = fit_map(rows, pair, kind, tuple(signal or pair.confidence), share=share, created_at=created_at)
+    save(made.map, out)
+    if left_out:
+        remark(f"{left_out} questions were left out: a tier did not answer them")
+    if made.note:
+        remark(made.note)
+    if json:
+        print_json({**asdict(made), "left_out": left_out, "out": str(out)})
+        return
+    table = Table("", "ECE", "Brier", "AUROC", box=None)
+    for name, measured in (*made.before.items(), (f"after ({kind})", made.after)):
+        shown = (measured.ece_equal_mass, measured.brier, measured.auroc)
+        table.add_row(name, *("–" if one.value is None else f"{one.value:.3f}" for one in shown))
+    typer.echo(f"fitted on {made.map.n:,} questions, checked on {made.n_check:,} others:")
+    stdout().print(table)
+    typer.echo(f"written to {out}; certify it with: corea certify … --map {out}")

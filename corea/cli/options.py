@@ -16,6 +16,12 @@ ConfigFile = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OutcomesFiles = Annotated[list[Path], typer.Argument(help="Outcomes, of: corea eval run, or: corea eval import.")]
+Small = Annotated[str | None, typer.Option("--small", help="The tier that answers first. Default: the cheapest.")]
+Large = Annotated[str | None, typer.Option("--large", help="The tier it defers to. Default: the dearest.")]
+DropIncomplete = Annotated[
+    bool, typer.Option("--drop-incomplete", help="Leave out questions that a tier did not answer, and say how many.")
+]
 Threshold = Annotated[
     float | None,
     typer.Option("--threshold", help="Confidence needed to keep an answer, 0 to 1, for every tier but the last."),

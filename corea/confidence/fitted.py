@@ -118,8 +118,8 @@ class ConfidenceMap:
     """A map with what it was fitted on.
 
     ``signals``: names, in the order of the parameters. ``model``: hash of the model whose answers were judged;
-    ``prompt``: hash of all that shapes its answers and signals. ``n``: questions it was fitted on, chosen by ``split``.
-    ``created_at``: ISO 8601.
+    ``prompt``: hash of all that shapes its answers and signals. ``n``: questions it was fitted on, those of a data set
+    for which SHA-256(``salt``:id) ÷ 2²⁵⁶ < ``share``. ``created_at``: ISO 8601.
     """
 
     kind: Kind
@@ -128,7 +128,8 @@ class ConfidenceMap:
     model: str
     prompt: str
     n: int
-    split: str
+    share: float
+    salt: str
     created_at: str
 
     def __post_init__(self) -> None:
@@ -187,8 +188,7 @@ class Fitted:
 
 def save(fitted: ConfidenceMap, path: Path) -> None:
     """Write the map as JSON with a checksum, atomically."""
-    body = {"format": _FORMAT, "version": VERSION, **asdict(fitted)}
-    text = json.dumps({**body, "sha256": _checksum(body)}, indent=2, allow_nan=False)
+    text = json.dumps({**_body(fitted), "sha256": checksum(fitted)}, indent=2, allow_nan=False)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
@@ -231,6 +231,11 @@ def read(path: Path) -> ConfidenceMap:
         raise InputError(f"{path} is damaged: {exc!r}; fit the confidence map again") from exc
 
 
+def checksum(fitted: ConfidenceMap) -> str:
+    """Which map it is: SHA-256 over all of its fields."""
+    return _checksum(_body(fitted))
+
+
 def logit(value: float) -> float:
     """log(c / (1 − c)), with c kept :data:`CLIP` away from 0 and 1."""
     clipped = min(max(value, CLIP), 1 - CLIP)
@@ -266,9 +271,14 @@ def _map_of(body: Mapping[str, Any]) -> ConfidenceMap:
         model=body["model"],
         prompt=body["prompt"],
         n=body["n"],
-        split=body["split"],
+        share=body["share"],
+        salt=body["salt"],
         created_at=body["created_at"],
     )
+
+
+def _body(fitted: ConfidenceMap) -> dict[str, Any]:
+    return {"format": _FORMAT, "version": VERSION, **asdict(fitted)}
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

@@ -100,7 +100,7 @@ _CONFIDENCE_INSIDE = re.compile(
 _SURE = re.compile(r"\b(?:I am|I'm|I feel)[ \t](?P<value>[^\n.]{0,24}?\b(?:sure|certain|confident)\b)", re.IGNORECASE)
 _DRESS = re.compile(r"\\boxed\{|\\text\{|\\\(|\\\)|\\%|[{}$*_`\"'()\[\]]")
 _NUMBER = re.compile(
-    r"(?<![\d.\w\-−])(?P<number>\d{1,6}(?:\.\d{1,12})?)(?![\d\w])[ \t]*(?P<unit>%|percent\b|/[ \t]*\d{1,4})?"
+    r"(?<![\d.\w\-−])(?P<number>[0-9]{1,6}(?:\.[0-9]{1,12})?)(?![\d\w])[ \t]*(?P<unit>%|percent\b|/[ \t]*[0-9]{1,4})?"
 )
 _ANSWER_LINE = re.compile(
     r"^[ \t>*_#\-]{0,12}(?:the )?(?:final )?answer[ \t*_]{0,6}(?::|\bis\b:?)[ \t*_]{0,6}(?P<answer>[^\n]{1,2000})$",

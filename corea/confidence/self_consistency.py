@@ -17,13 +17,16 @@ from corea.grading.answers import same_answer
 from corea.models.base import Model
 from corea.types import Confidence, Reply, Usage
 
+#: Of the samples that vote, unless told otherwise.
+TEMPERATURE = 0.7
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfConsistency:
     """The answer handed out stays the first, greedy one; samples only vote on it."""
 
     samples: int = 5
-    temperature: float = 0.7
+    temperature: float = TEMPERATURE
     ask: Literal["none"] = "none"
     name: str = "self_consistency"
     top_logprobs: int = 0

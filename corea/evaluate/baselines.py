@@ -28,7 +28,7 @@ from corea.evaluate.outcomes import Floats, Pair, Strings
 
 Family = Literal["bound", "signal", "router", "rule"]
 
-#: Small-model replies that a signal needs, the answer itself among them: 1 + the samples that vote on it.
+#: Small-model replies that a signal needs where its cost was not recorded, the answer itself among them.
 REPLIES: Mapping[str, float] = MappingProxyType({"self_consistency": 6.0})
 
 
@@ -200,8 +200,10 @@ def _curve(
 def _signal(priced: _Priced, signal: str, options: Options) -> list[Baseline]:
     """The signal at many thresholds, and what each rule makes of it."""
     pair = priced.pair
-    small = pair.small_cost_nano_usd * options.replies.get(signal, 1.0)
-    own = replace(priced, pair=replace(pair, small_cost_nano_usd=small))
+    judged = pair.judged_by(signal)
+    if signal not in pair.signal_cost_nano_usd:
+        judged = replace(judged, small_cost_nano_usd=pair.small_cost_nano_usd * options.replies.get(signal, 1.0))
+    own = replace(priced, pair=judged)
     points, note = _curve(own, pair.confidence[signal], options, small_first=True)
     return [
         Baseline(name=signal, family="signal", signal=signal, points=points, note=note),

@@ -107,11 +107,8 @@ def risk_coverage(correct: Floats, ranked: Ranked) -> RiskCoverage:
 
 
 def curve_of(pair: Pair, signal: str) -> DeferralCurve:
-    """The curve of one of the pair's signals. Raises :class:`InputError` for a signal it does not have."""
-    if signal not in pair.confidence:
-        known = ", ".join(pair.confidence) or "none"
-        raise InputError(f"the outcomes hold no confidence signal {signal!r}; they hold: {known}")
-    return deferral_curve(pair, rank(pair.confidence[signal]))
+    """The curve of one of the pair's signals, its cost included. Raises :class:`InputError` if the pair lacks it."""
+    return deferral_curve(pair.judged_by(signal), rank(pair.confidence[signal]))
 
 
 def deferral_curve(pair: Pair, ranked: Ranked, *, small_first: bool = True) -> DeferralCurve:

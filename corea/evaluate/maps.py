@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,8 @@ def fit(
         model=model,
         prompt=prompt,
         n=int(fitting.sum()),
-        split=f"fitted where sha256('{salt}:' + id) / 2**256 < {share:g}, checked on the others",
+        share=share,
+        salt=salt,
         created_at=created_at,
     )
     check = ~fitting
@@ -131,6 +132,25 @@ def apply(parameters: Parameters, columns: Floats) -> Floats:
         missing = np.nan if term.missing is None else term.missing
         total += np.where(np.isnan(column), missing, term.weight * ((column - term.mean) / term.deviation))
     return np.where(np.isnan(columns).all(axis=1), np.nan, _sigmoid(total))
+
+
+def mapped(pair: Pair, fitted: ConfidenceMap) -> Pair:
+    """The questions that the map was not fitted on, with its confidence as one more signal, ``fitted``.
+
+    Raises :class:`InputError` for a signal that the outcomes lack, or where no question is left.
+    """
+    for signal in fitted.signals:
+        pair.judged_by(signal)
+    rest = pair.where(~split(pair.ids, share=fitted.share, salt=fitted.salt))
+    if not len(rest):
+        raise InputError("the map was fitted on every one of these questions; evaluate others")
+    confidence = apply(fitted.parameters, np.column_stack([rest.confidence[signal] for signal in fitted.signals]))
+    costs = [rest.signal_cost_nano_usd.get(signal, np.zeros(len(rest))) for signal in fitted.signals]
+    return replace(
+        rest,
+        confidence={**rest.confidence, "fitted": confidence},
+        signal_cost_nano_usd={**rest.signal_cost_nano_usd, "fitted": np.sum(costs, axis=0)},
+    )
 
 
 def split(ids: Strings, *, share: float, salt: str) -> NDArray[np.bool_]:

@@ -1,8 +1,10 @@
 """Outcomes: graded attempts of every tier at every question, as a Parquet file and as arrays.
 
-One row a question and tier. The columns of version 1 are :data:`SCHEMA`, then one ``confidence.<signal>`` for each
-signal, a probability or null where it is unknown. The file's metadata (key ``corea.outcomes``) is a JSON object with
-``version``, ``tiers`` (names, cheapest first), and hashes of models, prompts and data by tier.
+One row a question and tier. The columns of version 1 are :data:`SCHEMA`, then for each signal ``confidence.<signal>``,
+a probability or null where it is unknown, and ``signal_cost_nano_usd.<signal>``, the price of the calls made only to
+learn it: 0 for one that is read off the reply, null where it is unknown. The metadata (key ``corea.outcomes``) is a
+JSON object with ``version``, ``tiers`` (names, cheapest first), ``data_hash``, ``samples`` of self-consistency, and,
+where COREA asked the models itself, ``shapes`` and ``shape_hashes``: what of each tier shapes its answers.
 
 Knows no models and computes no metric.
 """
@@ -11,19 +13,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from corea.errors import InputError
 
 VERSION = 1
-PREFIX = "confidence."
+CONFIDENCE = "confidence."
+SIGNAL_COST = "signal_cost_nano_usd."
 _METADATA_KEY = b"corea.outcomes"
 
 SCHEMA = pa.schema(
@@ -57,7 +61,8 @@ class Pair:
     """Two tiers on the same n questions, aligned: what every metric and certificate is computed from.
 
     ``small_correct``, ``large_correct``: shape (n,), 0 to 1. ``small_cost_nano_usd``, ``large_cost_nano_usd``: shape
-    (n,), NaN where unknown. ``confidence``: each signal of the small tier, shape (n,), a probability or NaN (unknown).
+    (n,), NaN where unknown. ``confidence``: each signal of the small tier, shape (n,), a probability or NaN (unknown);
+    ``signal_cost_nano_usd``: what learning it costs beyond the reply, likewise, for those of which it is recorded.
     """
 
     small: str
@@ -69,6 +74,7 @@ class Pair:
     small_cost_nano_usd: Floats
     large_cost_nano_usd: Floats
     confidence: Mapping[str, Floats]
+    signal_cost_nano_usd: Mapping[str, Floats] = field(default_factory=dict)
     domains: Strings = field(default_factory=lambda: np.array([], dtype=object))
     questions: Strings = field(default_factory=lambda: np.array([], dtype=object))
     answers: Strings = field(default_factory=lambda: np.array([], dtype=object))
@@ -81,7 +87,20 @@ class Pair:
         """The same two tiers on some of the questions. ``mask``: shape (n,)."""
         taken = {name: value[mask] if len(value := getattr(self, name)) else value for name in _ARRAYS}
         signals = {name: values[mask] for name, values in self.confidence.items()}
-        return Pair(small=self.small, large=self.large, confidence=signals, **taken)
+        costs = {name: values[mask] for name, values in self.signal_cost_nano_usd.items()}
+        return replace(self, confidence=signals, signal_cost_nano_usd=costs, **taken)
+
+    def judged_by(self, signal: str) -> Pair:
+        """As a cascade sees it that asks for this one signal: its cost is part of the small model's.
+
+        Raises :class:`InputError` for a signal that was not collected.
+        """
+        if signal not in self.confidence:
+            known = ", ".join(self.confidence) or "none"
+            raise InputError(f"the outcomes hold no confidence signal {signal!r}; they hold: {known}")
+        cost = self.small_cost_nano_usd + self.signal_cost_nano_usd.get(signal, 0.0)
+        only = {signal: self.confidence[signal]}
+        return replace(self, confidence=only, small_cost_nano_usd=cost, signal_cost_nano_usd={})
 
 
 _ARRAYS = (
@@ -104,14 +123,42 @@ class Outcomes:
 
     @property
     def signals(self) -> tuple[str, ...]:
-        return tuple(name.removeprefix(PREFIX) for name in self.table.column_names if name.startswith(PREFIX))
+        names = self.table.column_names
+        return tuple(name.removeprefix(CONFIDENCE) for name in names if name.startswith(CONFIDENCE))
+
+    def shape_hash(self, tier: str) -> str | None:
+        """Of all that shapes the tier's answers; None for foreign outcomes, of which nobody knows."""
+        found = self.metadata.get("shape_hashes", {}).get(tier)
+        return None if found is None else str(found)
+
+    def check(self, source: str) -> None:
+        """Raises :class:`InputError` for what cannot be; ``source`` is named in the message."""
+        table = self.table
+        if lacking := [name for name in SCHEMA.names if name not in table.column_names]:
+            raise InputError(f'{source} lacks the column "{lacking[0]}"; make it again with: corea eval run')
+        for tier in self.tiers:
+            _check_unique(table.filter(pc.equal(table["tier"], tier))["id"], tier, source)
+        for name in ("correct", *(CONFIDENCE + signal for signal in self.signals)):
+            column = table[name]
+            # NaN fails both comparisons; null, which is unknown, is no objection.
+            fits = pc.fill_null(pc.and_(pc.greater_equal(column, 0.0), pc.less_equal(column, 1.0)), True)
+            if not pc.all(fits, min_count=0).as_py():
+                at = pc.index(fits, False).as_py()
+                where = f'"{table["id"][at]}", tier "{table["tier"][at]}"'
+                raise InputError(
+                    f"{source}: {name} of {where} is {column[at]}; it must lie in [0, 1], or be null if it is unknown"
+                )
 
 
 def write(
     path: Path, rows: Sequence[Mapping[str, Any]], *, metadata: Mapping[str, Any], signals: Sequence[str]
 ) -> None:
-    """Write outcomes, atomically. Rows have the keys of :data:`SCHEMA` and ``confidence.<signal>``; absent is null."""
-    fields = [*SCHEMA, *(pa.field(PREFIX + signal, pa.float64()) for signal in signals)]
+    """Write outcomes, atomically. Rows have the keys of the schema; what is absent is null."""
+    fields = [
+        *SCHEMA,
+        *(pa.field(CONFIDENCE + signal, pa.float64()) for signal in signals),
+        *(pa.field(SIGNAL_COST + signal, pa.int64()) for signal in signals),
+    ]
     described = json.dumps({**metadata, "version": VERSION}, sort_keys=True).encode()
     schema = pa.schema(fields, metadata={_METADATA_KEY: described})
     partial = path.with_name(path.name + ".partial")
@@ -120,7 +167,10 @@ def write(
 
 
 def read(path: Path) -> Outcomes:
-    """Read outcomes. Raises :class:`InputError` for a file that is damaged, of another kind or of a newer version."""
+    """Read outcomes. Raises :class:`InputError` for a file that is damaged, of another kind or of a newer version.
+
+    So does a value that cannot be: a repeated row, or a number outside [0, 1] or NaN where a probability belongs.
+    """
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as exc:
@@ -132,4 +182,17 @@ def read(path: Path) -> Outcomes:
     metadata = json.loads(described)
     if metadata["version"] > VERSION:
         raise InputError(f"{path} is of version {metadata['version']}, newer than this corea; upgrade corea")
-    return Outcomes(table=table, metadata=metadata)
+    outcomes = Outcomes(table=table, metadata=metadata)
+    outcomes.check(str(path))
+    return outcomes
+
+
+def _check_unique(ids: pa.ChunkedArray, tier: str, source: str) -> None:
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    counted = ids.value_counts()
+    repeated = next(row for row in counted if row["counts"].as_py() > 1)
+    raise InputError(
+        f'{source}: "{repeated["values"]}" has {repeated["counts"]} rows of tier "{tier}"; '
+        "leave one of each, or a question would count more than once"
+    )

@@ -7,22 +7,23 @@ One tier after the other, so that embedded models do not fight for the same core
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from corea.batch.journal import Journal
 from corea.batch.rows import BadLine, Question, read_questions
 from corea.confidence import Exchange
 from corea.confidence.protocol import parse
-from corea.errors import InputError, ModelError, UpstreamTimeout
-from corea.evaluate.outcomes import PREFIX, write
+from corea.errors import InputError, ModelError
+from corea.evaluate.outcomes import CONFIDENCE, SIGNAL_COST, write
 from corea.evaluate.signals import TOP_LOGPROBS, Signals
 from corea.grading.answers import grade
+from corea.identity import Shape, hash_of
 from corea.streams import bounded_map
 from corea.tier import Tier
 
@@ -39,14 +40,14 @@ class Plan:
     questions: Sequence[Question]
     tiers: Sequence[Tier]
     out: Path
-    shapes: Sequence[dict[str, Any]] = ()
+    shapes: Sequence[Shape] = ()
     samples: int = 0
     concurrency: int = 4
 
     @property
     def fingerprint(self) -> str:
         """Of all that shapes a row: rows of different models, prompts or samples never mix."""
-        return _hash([list(self.shapes), self.samples])
+        return hash_of([list(self.shapes), self.samples])
 
 
 def read_graded(files: Iterable[Path], *, limit: int | None = None) -> list[Question]:
@@ -75,15 +76,24 @@ async def run(plan: Plan, *, on_start: Callable[[int, int], None], on_row: Calla
     ``on_start`` gets the number of rows in all and of those there already. A failed attempt is a row with its error; it
     is tried again by the next run. Raises :class:`InputError` for the rows of another run.
     """
-    journal = plan.out.with_name(plan.out.name + ".rows.jsonl")
-    rows = {(row["id"], row["tier"]): row for row in await asyncio.to_thread(_taken_up, journal, plan.fingerprint)}
-    on_start(len(plan.questions) * len(plan.tiers), len(rows))
-    with journal.open("a", encoding="utf-8") as file:
+    rows: dict[tuple[str, str], Row] = {}
+    asked = {question.id: (question.question, question.gold) for question in plan.questions}
+
+    def take_up(row: Mapping[str, Any]) -> bool:
+        # A row of a question that was edited since is of another question.
+        said = (row.get("question"), row.get("gold"))
+        if row.get("error", "") is not None or asked.get(row["id"], said) != said:
+            return False
+        rows[row["id"], row["tier"]] = dict(row)
+        return True
+
+    path = plan.out.with_name(plan.out.name + ".rows.jsonl")
+    with Journal(path, fingerprint=plan.fingerprint, take_up=take_up) as journal:
+        on_start(len(plan.questions) * len(plan.tiers), len(rows))
         for tier in plan.tiers:
             todo = [question for question in plan.questions if (question.id, tier.name) not in rows]
             async for row in bounded_map(_asker(tier, plan.samples), todo, concurrency=plan.concurrency):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                file.flush()
+                journal.write(json.dumps(row, ensure_ascii=False) + "\n")
                 rows[row["id"], row["tier"]] = row
                 on_row(row)
     await asyncio.to_thread(_write, plan, list(rows.values()))
@@ -114,17 +124,14 @@ async def _row(tier: Tier, question: Question, samples: int) -> Row:
         "error": None,
     }
     try:
-        async with asyncio.timeout(limit_s):
-            reply = await tier.model.complete(prompt, timeout_s=limit_s)
-    except TimeoutError:
-        return {**row, "error": str(UpstreamTimeout(model=tier.name, elapsed_s=time.monotonic() - started))}
+        reply = await tier.reply(prompt, limit_s=limit_s, clock=time.monotonic)
     except ModelError as exc:
         return {**row, "error": str(exc)}
     latency_s = time.monotonic() - started
     parsed = parse(reply.text, question.kind)
     exchange = Exchange(prompt=prompt, reply=reply, parsed=parsed, kind=question.kind)
-    signals = Signals(inline=inline, samples=samples) if tier.threshold is not None else None
-    values = await signals.collect(exchange, tier.model, timeout_s=limit_s) if signals else {}
+    signals = Signals(inline=inline, samples=samples) if not tier.is_last else None
+    told = await signals.collect(exchange, tier.model, timeout_s=limit_s) if signals else {}
     answer = parsed.answer or parsed.visible
     right = await asyncio.to_thread(grade, answer, question.gold or "", question.kind or "text")
     usage = reply.usage
@@ -138,27 +145,9 @@ async def _row(tier: Tier, question: Question, samples: int) -> Row:
         "completion_tokens": usage.completion_tokens if usage else None,
         "cost_nano_usd": tier.cost_nano_usd(usage),
         "latency_s": latency_s,
-        **{PREFIX + name: value for name, value in values.items()},
+        **{CONFIDENCE + name: one.confidence.value for name, one in told.items()},
+        **{SIGNAL_COST + name: tier.cost_nano_usd(one.usage) for name, one in told.items()},
     }
-
-
-def _taken_up(journal: Path, fingerprint: str) -> list[Row]:
-    """Whole rows of an earlier run of the same plan, failed ones left out; the journal is made to hold just these."""
-    if not journal.exists():
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        journal.write_text(json.dumps({"fingerprint": fingerprint}) + "\n", encoding="utf-8")
-        return []
-    lines = journal.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    if not lines or json.loads(lines[0]).get("fingerprint") != fingerprint:
-        raise InputError(
-            f"{journal} holds rows of other models, prompts or samples; choose another --out, or delete this file"
-        )
-    whole = [line for line in lines[1:] if line.endswith("\n")]
-    rows = [row for row in map(json.loads, whole) if row["error"] is None]
-    kept = journal.with_name(journal.name + ".kept")
-    kept.write_text(lines[0] + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    kept.replace(journal)
-    return rows
 
 
 def _write(plan: Plan, rows: list[Row]) -> None:
@@ -166,16 +155,12 @@ def _write(plan: Plan, rows: list[Row]) -> None:
     tiers = [tier.name for tier in plan.tiers]
     wanted = [row for row in rows if row["id"] in order and row["tier"] in tiers]
     wanted.sort(key=lambda row: (tiers.index(row["tier"]), order[row["id"]]))
-    signals = sorted({name.removeprefix(PREFIX) for row in wanted for name in row if name.startswith(PREFIX)})
+    signals = sorted({name.removeprefix(CONFIDENCE) for row in wanted for name in row if name.startswith(CONFIDENCE)})
     metadata = {
         "tiers": tiers,
         "shapes": list(plan.shapes),
-        "shape_hashes": {tier: _hash(shape) for tier, shape in zip(tiers, plan.shapes, strict=False)},
-        "data_hash": _hash([(q.id, q.question, q.gold) for q in plan.questions]),
+        "shape_hashes": {tier: hash_of(shape) for tier, shape in zip(tiers, plan.shapes, strict=False)},
+        "data_hash": hash_of([(q.id, q.question, q.gold) for q in plan.questions]),
         "samples": plan.samples,
     }
     write(plan.out, wanted, metadata=metadata, signals=signals)
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

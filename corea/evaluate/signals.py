@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from corea.confidence import Estimate, Estimator, Exchange, Expected, Logprob, PTrue, SelfConsistency, Verbalized
+from corea.confidence import Estimate, Estimator, Exchange, SelfConsistency
+from corea.confidence.named import INLINE, estimator
 from corea.models.base import Model
 from corea.types import Prompt, Reply
 
@@ -27,26 +28,20 @@ class Signals:
 
     @property
     def estimators(self) -> Mapping[str, Estimator]:
-        found: dict[str, Estimator] = {
-            "logprob": Logprob(),
-            "p_true": PTrue(),
-            "verbalized_followup": Verbalized(ask="followup"),
-            "expected_followup": Expected(ask="followup"),
-        }
-        if self.inline:
-            found |= {"verbalized": Verbalized(), "expected": Expected()}
+        names = ("logprob", "p_true", "verbalized_followup", "expected_followup", *(INLINE if self.inline else ()))
+        found = {name: estimator(name) for name in names}
         if self.samples:
             found["self_consistency"] = SelfConsistency(samples=self.samples)
         return found
 
-    async def collect(self, exchange: Exchange, model: Model, *, timeout_s: float) -> dict[str, float | None]:
-        """Each signal's value; None where it is unknown. Raises what a follow-up raises only when cancelled."""
+    async def collect(self, exchange: Exchange, model: Model, *, timeout_s: float) -> dict[str, Estimate]:
+        """What each signal says, with the usage it alone would have cost. Raises only when cancelled."""
         once = _Memory(model)
         estimators = self.estimators
         estimates: list[Estimate] = await asyncio.gather(
             *(estimator.estimate(exchange, once, timeout_s=timeout_s) for estimator in estimators.values())
         )
-        return {name: estimate.confidence.value for name, estimate in zip(estimators, estimates, strict=True)}
+        return dict(zip(estimators, estimates, strict=True))
 
 
 class _Memory:

@@ -17,7 +17,7 @@ from corea.errors import InputError
 
 VERSION = 1
 METHOD = "exact score-ordered net-drop test, walk"
-Order = Literal["confidence", "cost"]
+TieKey = Literal["question", "id"]
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _Value = TypeVar("_Value")
@@ -27,14 +27,13 @@ _Value = TypeVar("_Value")
 class Certified:
     """What the walk along ``n`` questions established, each at risk ``delta`` of being wrong.
 
-    ``threshold`` is a score: the confidence, or with ``order="cost"`` −(1 − confidence) ÷ small cost. None promises
-    nothing: always defer, and don't call the small model; counts are then 0. ``drop`` is (harm − gain) ÷ n.
+    ``threshold=None`` promises nothing: always defer, and don't call the small model; counts are then 0. ``drop`` is
+    (harm − gain) ÷ n.
     """
 
     threshold: float | None
     #: Share of the hash range kept at exactly the threshold (:mod:`corea.policy.ties`).
     tie_fraction: float
-    order: Order = "confidence"
     method: str = METHOD
     n: int
     max_drop: float
@@ -71,25 +70,53 @@ class Certified:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
-    """``certified``, for the answers of ``small`` instead of ``large``; it is void for other hashes or signals.
+class Promise:
+    """What was established for one task; ``task=None``: for all tasks together, mixed as they were in the data."""
 
-    ``signal`` is the confidence estimator's name; ``task=None`` certifies all tasks mixed as they were in the data.
+    task: str | None = None
+    certified: Certified
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """Promises for the answers of ``small`` instead of ``large``; void for other hashes or another signal.
+
+    ``signal`` says which confidence was certified, ``tie_key`` what was hashed to split ties. ``tasks`` are those of
+    the data; the hashes are None where foreign outcomes did not say which models answered.
     """
 
     version: int = VERSION
-    certified: Certified
+    promises: tuple[Promise, ...]
     small: str
     large: str
     signal: str
-    task: str | None = None
-    models_hash: str
-    prompts_hash: str
+    tie_key: TieKey = "question"
+    tasks: tuple[str, ...] = ()
+    models_hash: str | None
+    prompts_hash: str | None
     data_hash: str
     #: ISO 8601, UTC.
     created_at: str
 
     __pydantic_config__ = _STRICT
+
+    def for_task(self, task: str | None) -> Certified | None:
+        """What holds for a question of this task: the task's own promise, else that for all together, else none."""
+        held = {promise.task: promise.certified for promise in self.promises}
+        return held.get(task) or held.get(None)
+
+    def warning(self, task: str | None) -> str | None:
+        """What to tell whoever asks a question of a task that was not in the data; None where all is well."""
+        if self.for_task(task) is None:
+            made = ", ".join(f'"{promise.task}"' for promise in self.promises)
+            asked = f'task "{task}"' if task else "questions of no task"
+            return f"the certificate was made for {made} and promises nothing about {asked}: they are all deferred"
+        if task is None or task in self.tasks or not self.tasks:
+            return None
+        made = ", ".join(f'"{name}"' for name in self.tasks)
+        return f'the certificate was made on {made}; what it promises was not shown for task "{task}"'
 
 
 def dump(certificate: Certificate, path: Path) -> None:
@@ -115,23 +142,26 @@ def load(path: Path) -> Certificate:
 
 
 def check_applies(
-    certificate: Certificate, *, models_hash: str, prompts_hash: str, signal: str, task: str | None
-) -> list[str]:
-    """Warnings to pass on. Raises :class:`InputError` where the promise is void: other models, prompts or signal."""
+    certificate: Certificate, *, models_hash: str, prompts_hash: str, signal: str, source: str = "the certificate"
+) -> None:
+    """Raises :class:`InputError` where the promise is void: other models, prompts or signal than were certified."""
+    if certificate.models_hash is None:
+        raise InputError(
+            f"{source} was made from foreign outcomes, which do not say what models answered; "
+            "ask the tiers themselves with: corea eval run, and certify that"
+        )
+    if certificate.tie_key != "question":
+        raise InputError(f"{source} splits ties by ids, which a cascade does not know; certify outcomes with questions")
     for name, was, now in (
         ("models or sampling settings", certificate.models_hash, models_hash),
         ("prompts", certificate.prompts_hash, prompts_hash),
-        ("confidence signal", certificate.signal, signal),
+        ("confidence", certificate.signal, signal),
     ):
         if was != now:
             raise InputError(
-                f"the certificate was made for other {name} ({was}, now {now}), so its promise is void; certify again "
-                "with: corea certify"
+                f"{source} was made for other {name} ({was}, now {now}), so its promise is void; certify again with: "
+                "corea certify"
             )
-    if certificate.task == task:
-        return []
-    made, asked = (f'task "{name}"' if name else "all tasks together" for name in (certificate.task, task))
-    return [f"the certificate was made on {made} and promises nothing about {asked}"]
 
 
 def _validated(kind: type[_Value], data: dict[str, Any], path: Path) -> _Value:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corea.errors import InputError
-from corea.policy.certificate import Certified, Order
+from corea.policy.certificate import Certified
 from corea.policy.exact import first_failure, p_value, passes
 from corea.policy.power import about_needed, needed
 from corea.policy.walk import Floats, Strings, Walk, walk
@@ -32,29 +32,28 @@ def certify(
     delta: float = 0.05,
     small_cost: Floats | None = None,
     large_cost: Floats | None = None,
-    order: Order = "confidence",
 ) -> Certified:
     """Certify on n held-out questions that both models answered.
 
     All arrays of shape (n,): ``confidence`` in [0, 1] or NaN (unknown: never kept), correctness 0 or 1, costs in one
     currency or NaN. ``ids``: what will be hashed at run time to split ties. The threshold is None where nothing passes,
-    or where nothing that passes saves money. ``order="cost"`` walks by (1 − confidence) ÷ small cost, dear calls first.
+    or where nothing that passes saves money.
     Raises :class:`InputError` for fractional correctness and for arrays that do not fit together.
     """
-    path = walk(scores(confidence, order, small_cost), small_correct, large_correct, ids)
+    path = walk(checked(confidence), small_correct, large_correct, ids)
     saving = savings(path, small_cost, large_cost)
     stop = _last_passing(path, max_drop, delta)
     chosen = stop is not None and (saving is None or saving[stop] > 0)
     if stop is None or not chosen:
         return Certified(
-            threshold=None, tie_fraction=1.0, order=order, n=path.n, max_drop=max_drop, delta=delta, kept=0, harm=0,
+            threshold=None, tie_fraction=1.0, n=path.n, max_drop=max_drop, delta=delta, kept=0, harm=0,
             gain=0, drop=0.0, expected_saving=None if saving is None else 0.0, expected_deferral_rate=1.0, p_value=None,
             needed_n=_needed_n(path, saving, max_drop, delta),
         )  # fmt: skip
     threshold, tie_fraction = path.threshold_at(stop)
     kept, harm, gain = int(path.kept[stop]), int(path.harm[stop]), int(path.gain[stop])
     return Certified(
-        threshold=threshold, tie_fraction=tie_fraction, order=order, n=path.n, max_drop=max_drop, delta=delta,
+        threshold=threshold, tie_fraction=tie_fraction, n=path.n, max_drop=max_drop, delta=delta,
         kept=kept, harm=harm, gain=gain, drop=(harm - gain) / path.n,
         expected_saving=None if saving is None else float(saving[stop]),
         expected_deferral_rate=1 - kept / path.n, p_value=p_value(path.n, harm, gain, max_drop),
@@ -73,7 +72,6 @@ def certify_by_task(
     split_delta: bool = False,
     small_cost: Floats | None = None,
     large_cost: Floats | None = None,
-    order: Order = "confidence",
 ) -> dict[str | None, Certified]:
     """One certificate a task, each at its own ``delta``; ``split_delta`` shares it out for a promise about all of them.
 
@@ -90,23 +88,19 @@ def certify_by_task(
             confidence[mask], small_correct[mask], large_correct[mask], keys[mask], max_drop=max_drop,
             delta=delta / len(found) if split_delta else delta,
             small_cost=None if small_cost is None else small_cost[mask],
-            large_cost=None if large_cost is None else large_cost[mask], order=order,
+            large_cost=None if large_cost is None else large_cost[mask],
         )  # fmt: skip
     return certified
 
 
-def scores(confidence: Floats, order: Order, small_cost: Floats | None) -> Floats:
-    """What is sorted, highest first, shape (n,): the confidence, or −(1 − confidence) ÷ small cost. NaN is unknown."""
-    # NaN fails both comparisons, so an unknown confidence is no objection.
+def checked(confidence: Floats) -> Floats:
+    """The same, shape (n,). Raises :class:`InputError` for what is no probability; NaN is unknown, and no objection."""
+    # NaN fails both comparisons.
     if ((confidence < 0) | (confidence > 1)).any():
         raise InputError(
             "a confidence lies in [0, 1] or is NaN (unknown); fit a map first if the signal is no probability"
         )
-    if order == "confidence":
-        return confidence
-    if small_cost is None:
-        raise InputError('order="cost" needs the cost of each of the small model\'s calls')
-    return np.asarray(-(1 - confidence) / np.where(small_cost > 0, small_cost, np.nan))
+    return confidence
 
 
 def savings(path: Walk, small_cost: Floats | None, large_cost: Floats | None) -> Floats | None:

@@ -21,6 +21,13 @@ def explain(attempt: Attempt) -> str:
                 f"Deferred from {tier}: its confidence {number(attempt.confidence.value)} "
                 f"is below the threshold {number(decision.threshold)}."
             )
+        case Reason.TIED:
+            return (
+                f"Deferred from {tier}: its confidence {number(attempt.confidence.value)} is exactly the threshold, "
+                "where the certificate keeps only a share of the questions, and this one is not among them."
+            )
+        case Reason.NOT_CERTIFIED:
+            return f"Skipped {tier}: its certificate promises nothing for this question."
         case Reason.UNKNOWN_CONFIDENCE:
             return f"Deferred from {tier}: its confidence is unknown ({attempt.confidence.note})."
         case Reason.CUT_OFF:

@@ -30,10 +30,3 @@ def keeps(score: float | None, key: str, *, threshold: float | None, tie_fractio
     if score is None or threshold is None:
         return False
     return score > threshold or (score == threshold and (tie_fraction >= 1 or fraction(key) <= tie_fraction))
-
-
-def cost_aware(confidence: float | None, small_cost: float | None) -> float | None:
-    """The score of the cost-aware order, −(1 − confidence) ÷ the small model's cost; None if either is unknown."""
-    if confidence is None or small_cost is None or not small_cost > 0:
-        return None
-    return -(1 - confidence) / small_cost

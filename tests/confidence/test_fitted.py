@@ -57,7 +57,8 @@ def map_of(parameters: Parameters, *signals: str) -> ConfidenceMap:
         model="sha-model",
         prompt="sha-prompt",
         n=300,
-        split="by hash",
+        share=0.5,
+        salt="map",
         created_at="2026-01-01T00:00:00Z",
     )
 

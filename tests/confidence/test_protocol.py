@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corea.confidence.protocol import DIGIT_VALUES, last_boxed, parse, parse_confidence, system_prompt
@@ -141,6 +141,7 @@ _pieces = st.sampled_from(
 _texts = st.one_of(st.text(max_size=300), st.lists(_pieces, max_size=40).map("".join))
 
 
+@example(text="CONFIDENCE:٠", kind=None)
 @given(text=_texts, kind=st.sampled_from([None, "number", "choice", "boolean", "text", "expression"]))
 def test_the_parser_never_raises_and_keeps_its_promises(text: str, kind: Kind | None) -> None:
     parsed = parse(text, kind)

@@ -103,6 +103,17 @@ def test_a_rerun_asks_only_what_is_missing_and_failed_rows_again(questions: Path
     assert read(out).table.num_rows == 10
 
 
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"not JSON\n", b"[]\n", b"\n"])
+def test_a_damaged_row_is_asked_again(questions: Path, tmp_path: Path, damage: bytes) -> None:
+    out = tmp_path / "o.parquet"
+    outcomes(questions, out, tier("small"))
+    journal = tmp_path / "o.parquet.rows.jsonl"
+    first, *rest = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(damage + b"".join(rest))
+    assert outcomes(questions, out, tier("small"))[1] == 0
+    assert sorted(read(out).table["id"].to_pylist()) == [f"q{i}" for i in range(5)]
+
+
 def test_a_half_written_row_is_asked_again(questions: Path, tmp_path: Path) -> None:
     out = tmp_path / "o.parquet"
     outcomes(questions, out, tier("small"))
@@ -112,9 +123,17 @@ def test_a_half_written_row_is_asked_again(questions: Path, tmp_path: Path) -> N
     assert read(out).table.num_rows == 5
 
 
+def test_a_question_that_was_edited_is_asked_again(questions: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    outcomes(questions, out, tier("small"))
+    questions.write_text(questions.read_text().replace('"say 1"', '"please say 1"'))
+    assert outcomes(questions, out, tier("small")) == (1, 0)
+    assert "please say 1" in read(out).table["question"].to_pylist()
+
+
 def test_rows_of_other_models_never_mix(questions: Path, tmp_path: Path) -> None:
     outcomes(questions, tmp_path / "o.parquet", tier("small"))
-    with pytest.raises(InputError, match="other models, prompts or samples"):
+    with pytest.raises(InputError, match="other models, prompts or settings"):
         outcomes(questions, tmp_path / "o.parquet", tier("small"), shapes=("another model",))
 
 
@@ -146,7 +165,8 @@ def test_a_limit_takes_so_many_of_each_file(questions: Path, tmp_path: Path) -> 
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    row: dict[str, Any] = dict.fromkeys(SCHEMA.names) | {"id": "a", "tier": "s", "correct": 0.5, "confidence.x": 0.25}
+    row: dict[str, Any] = dict.fromkeys(SCHEMA.names) | {"id": "a", "tier": "s", "correct": 0.5}
+    row |= {"confidence.x": 0.25, "signal_cost_nano_usd.x": 7}
     write(tmp_path / "o.parquet", [row], metadata={"tiers": ["s"]}, signals=["x"])
     found = read(tmp_path / "o.parquet")
     assert found.table.to_pylist() == [row]

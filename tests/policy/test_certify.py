@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corea.errors import InputError
-from corea.policy.certificate import Certificate, Certified, check_applies, dump, load
+from corea.policy.certificate import Certificate, Certified, Promise, check_applies, dump, load
 from corea.policy.certify import certify, certify_by_task
 from corea.policy.exact import p_value
 from corea.policy.rules import RULES, Sample
-from corea.policy.ties import cost_aware, fraction, keeps
+from corea.policy.ties import fraction, keeps
 from corea.policy.walk import Floats, Strings
 
 
@@ -277,24 +277,6 @@ def test_questions_of_unknown_cost_do_not_count_for_the_saving() -> None:
     )
 
 
-def test_the_cost_aware_order_keeps_dear_calls_first() -> None:
-    n = 600
-    cost = np.where(np.arange(n) % 2 == 0, 1.0, 5.0)
-    small = np.where((cost == 1) & (np.arange(n) % 8 == 0), 0.0, 1.0)
-    certified = certify(
-        np.full(n, 0.9), small, np.ones(n), names(n), small_cost=cost, large_cost=10 * cost, order="cost"
-    )
-    assert certified.threshold is not None
-    kept = [
-        keeps(cost_aware(0.9, c), name, threshold=certified.threshold, tie_fraction=certified.tie_fraction)
-        for c, name in zip(cost.tolist(), names(n), strict=True)
-    ]
-    assert sum(kept) == certified.kept
-    assert all(k for k, c in zip(kept, cost, strict=True) if c == 5), "all the dear ones"
-    assert cost_aware(0.9, None) is None
-    assert cost_aware(None, 1.0) is None
-
-
 def test_each_task_has_its_own_certificate_and_a_shared_promise_splits_the_risk() -> None:
     confidence, small, large, ids = easy(2000)
     tasks = np.array(["maths", "law"] * 999 + [None, None], dtype=object)
@@ -316,7 +298,6 @@ def test_each_task_has_its_own_certificate_and_a_shared_promise_splits_the_risk(
         ({"confidence": np.full(199, 0.5)}, "equally long"),
         ({"delta": 0.0}, "delta"),
         ({"max_drop": 2.0}, "must lie between 0 and 1"),
-        ({"order": "cost"}, "needs the cost"),
         ({"small_cost": np.ones(3), "large_cost": np.ones(200)}, "one a question"),
     ],
 )
@@ -377,8 +358,9 @@ def certificate(**changes: Any) -> Certificate:
     confidence, small, large, ids = easy(1000)
     certified = certify(confidence, small, large, ids, small_cost=np.full(1000, 1.0), large_cost=np.full(1000, 9.0))
     given_values: dict[str, Any] = {
-        "certified": certified, "small": "qwen-0.5b", "large": "qwen-1.5b", "signal": "logprob", "task": "gsm8k",
-        "models_hash": "m1", "prompts_hash": "p1", "data_hash": "d1", "created_at": "2026-01-01T00:00:00+00:00",
+        "promises": (Promise(certified=certified),), "small": "qwen-0.5b", "large": "qwen-1.5b", "signal": "logprob",
+        "tasks": ("gsm8k",), "models_hash": "m1", "prompts_hash": "p1", "data_hash": "d1",
+        "created_at": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
     return Certificate(**{**given_values, **changes})
 
@@ -388,8 +370,9 @@ def test_a_certificate_survives_the_disk(tmp_path: Path) -> None:
     dump(written, tmp_path / "c.json")
     assert load(tmp_path / "c.json") == written
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["c.json"]
-    assert "at least 95 %" in written.certified.promise
-    nothing = certificate(certified=certify(np.ones(9), np.ones(9), np.ones(9), names(9)))
+    assert "at least 95 %" in written.promises[0].certified.promise
+    useless = certify(np.ones(9), np.ones(9), np.ones(9), names(9))
+    nothing = certificate(promises=(Promise(task="law", certified=useless), Promise(certified=useless)))
     dump(nothing, tmp_path / "c.json")
     assert load(tmp_path / "c.json") == nothing
 
@@ -425,18 +408,38 @@ def test_a_missing_certificate_says_how_to_make_one(tmp_path: Path) -> None:
         load(tmp_path / "none.json")
 
 
-def test_a_certificate_is_void_for_other_models_prompts_or_signals_and_warns_of_another_task() -> None:
-    made = certificate()
-    fits: dict[str, Any] = {"models_hash": "m1", "prompts_hash": "p1", "signal": "logprob", "task": "gsm8k"}
-    assert check_applies(made, **fits) == []
-    for field in ("models_hash", "prompts_hash", "signal"):
-        with pytest.raises(InputError, match="void"):
-            check_applies(made, **{**fits, field: "other"})
-    (warning,) = check_applies(made, **{**fits, "task": "law"})
-    assert 'task "gsm8k"' in warning
-    assert 'task "law"' in warning
-    (warning,) = check_applies(replace(made, task=None), **fits)
-    assert "all tasks together" in warning
+FITS: dict[str, Any] = {"models_hash": "m1", "prompts_hash": "p1", "signal": "logprob"}
+
+
+@pytest.mark.parametrize("changed", FITS)
+def test_a_certificate_is_void_for_other_models_prompts_or_signals(changed: str) -> None:
+    check_applies(certificate(), **FITS)
+    with pytest.raises(InputError, match="void"):
+        check_applies(certificate(), **{**FITS, changed: "other"})
+
+
+def test_a_certificate_of_foreign_outcomes_runs_no_cascade() -> None:
+    with pytest.raises(InputError, match="corea eval run"):
+        check_applies(certificate(models_hash=None, prompts_hash=None), **FITS)
+    with pytest.raises(InputError, match="certify outcomes with questions"):
+        check_applies(certificate(tie_key="id"), **FITS)
+
+
+def test_a_task_has_its_own_promise_or_that_for_all_together() -> None:
+    law, every = (replace(certificate().promises[0].certified, threshold=t) for t in (0.9, 0.8))
+    both = certificate(promises=(Promise(task="law", certified=law), Promise(certified=every)), tasks=("law", "art"))
+    assert both.for_task("law") == law
+    assert both.for_task("art") == both.for_task(None) == both.for_task("chess") == every
+    assert both.warning("law") is both.warning("art") is both.warning(None) is None
+    assert 'not shown for task "chess"' in str(both.warning("chess"))
+
+
+def test_a_task_without_a_promise_is_deferred_with_a_warning() -> None:
+    only = certificate(promises=(Promise(task="law", certified=certificate().promises[0].certified),), tasks=("law",))
+    assert only.for_task("chess") is None
+    assert only.for_task(None) is None
+    assert 'promises nothing about task "chess"' in str(only.warning("chess"))
+    assert "questions of no task" in str(only.warning(None))
 
 
 def test_reading_a_certificate_and_deciding_by_it_load_no_numpy() -> None:
@@ -448,5 +451,5 @@ def test_the_file_is_plain_json_that_says_what_it_promises(tmp_path: Path) -> No
     dump(certificate(), tmp_path / "c.json")
     data = json.loads((tmp_path / "c.json").read_text())
     assert data["version"] == 1
-    assert data["certified"]["method"] == "exact score-ordered net-drop test, walk"
-    assert {"max_drop", "delta", "n", "threshold", "tie_fraction", "order"} <= set(data["certified"])
+    assert data["promises"][0]["certified"]["method"] == "exact score-ordered net-drop test, walk"
+    assert {"max_drop", "delta", "n", "threshold", "tie_fraction"} <= set(data["promises"][0]["certified"])

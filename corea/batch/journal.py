@@ -1,41 +1,37 @@
-"""The output file of a batch: appended to row by row, safe to kill at any moment, and taken up again where it stopped.
+"""A file of JSON lines: appended to row by row, safe to kill at any moment, and taken up again where it stopped.
 
-Beside ``OUT`` lies ``OUT.run.json``, which says what configuration wrote it: rows of two configurations never mix.
+Beside ``FILE`` lies ``FILE.run.json``, which says what configuration wrote it: rows of two configurations never mix.
+Knows nothing of what a row means.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from corea.batch.rows import Row, key
 from corea.errors import InputError
 
-_FIELDS = frozenset(field.name for field in fields(Row))
 
+class Journal:
+    """Open with ``with``. ``fingerprint`` is of all that shapes a row."""
 
-class Output:
-    """Open with ``with``. ``done`` holds the keys of ids whose rows are there already."""
-
-    def __init__(self, path: Path, *, fingerprint: str, on_old_row: Callable[[Row], None] = lambda row: None) -> None:
-        """``on_old_row`` is called for each row that an earlier run left."""
+    def __init__(self, path: Path, *, fingerprint: str, take_up: Callable[[Mapping[str, Any]], bool]) -> None:
+        """``take_up`` gets each whole row that an earlier run left, and says whether it stays."""
         self.path = path
-        self.done: set[bytes] = set()
         self._fingerprint = fingerprint
-        self._on_old_row = on_old_row
+        self._take_up = take_up
         self._file: FileIO | None = None
 
     def __enter__(self) -> Self:
         """Raises :class:`InputError` for a file that another run wrote, or that cannot be written."""
         try:
             self._claim()
-            self._take_up()
+            self._take_up_all()
             # Unbuffered: nothing is left in Python for a failing close() to lose, or a kill.
             self._file = self.path.open("ab", buffering=0)
         except OSError as exc:
@@ -48,11 +44,11 @@ class Output:
         if self._file is not None:
             self._file.close()
 
-    def write(self, row: Row) -> None:
-        """Append a row; once this returns, killing the process does not lose it."""
-        assert self._file is not None, "use: with Output(…) as output"  # noqa: S101
+    def write(self, line: str) -> None:
+        """Append a row; once this returns, killing the process does not lose it. ``line`` is JSON with its newline."""
+        assert self._file is not None, "use: with Journal(…) as journal"  # noqa: S101
         try:
-            rest = row.line.encode("utf-8", "replace")
+            rest = line.encode("utf-8", "replace")
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as exc:
@@ -66,7 +62,7 @@ class Output:
             return
         if self._claimed_by(marker) != self._fingerprint:
             raise InputError(
-                f"{self.path} was written by another run (other models, prompts or thresholds); "
+                f"{self.path} was written by another run (other models, prompts or settings); "
                 "choose another output file, or delete this one"
             )
 
@@ -77,8 +73,8 @@ class Output:
             return None
         return claim.get("fingerprint") if isinstance(claim, dict) else None
 
-    def _take_up(self) -> None:
-        """Keep what is whole and right; drop a half-written last line, and failed rows, which are tried again."""
+    def _take_up_all(self) -> None:
+        """Keep what is whole and wanted; drop a half-written last line, and rows that are to be made again."""
         if not self.path.exists():
             return
         kept = self.path.with_name(self.path.name + ".kept")
@@ -86,11 +82,9 @@ class Output:
         with self.path.open("rb") as old, kept.open("wb") as new:
             for line in old:
                 row = _row(line)
-                if row is None or row.error is not None:
+                if row is None or not self._take_up(row):
                     dropped = True
                     continue
-                self.done.add(key(row.id))
-                self._on_old_row(row)
                 new.write(line)
             new.flush()
             os.fsync(new.fileno())
@@ -106,7 +100,7 @@ class Output:
         )
 
 
-def _row(line: bytes) -> Row | None:
+def _row(line: bytes) -> Mapping[str, Any] | None:
     """A row of an earlier run; None for a line that is not one, such as the half of one that a kill leaves."""
     if not line.endswith(b"\n"):
         return None
@@ -114,4 +108,4 @@ def _row(line: bytes) -> Row | None:
         values: Any = json.loads(line)
     except ValueError:
         return None
-    return Row(**values) if isinstance(values, dict) and values.keys() == _FIELDS else None
+    return values if isinstance(values, dict) else None

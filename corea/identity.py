@@ -1,0 +1,129 @@
+"""What a tier's answers and its confidence depend on, and hashes of it.
+
+Outcomes, confidence maps, certificates and the output of a batch are bound to these hashes: what was measured with one
+model or prompt says nothing about another. Loads no weights and asks no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, get_args
+
+from corea.catalogue import CATALOGUE
+from corea.confidence.fitted import checksum, read
+from corea.confidence.named import INLINE
+from corea.confidence.protocol import DIGIT_QUESTION, TRUE_FALSE_QUESTION, system_prompt
+from corea.confidence.self_consistency import TEMPERATURE
+from corea.config import Ask, ConfidenceConfig, Config, EmbeddedTier, OpenAITier, ProviderTier, TierConfig
+from corea.errors import ConfigError
+from corea.types import Kind
+
+Shape = Mapping[str, Any]
+
+_PROMPTS = ("prompts", "followups")
+
+
+def shapes_of(config: Config) -> dict[str, Shape]:
+    """By tier, cheapest first: all that shapes its answers. Not its price, its time limits, nor how it is judged."""
+    last = config.tiers[-1]
+    return {tier.name: _shape(tier, is_last=tier is last) for tier in config.tiers}
+
+
+def fingerprint(config: Config) -> str:
+    """Hash of all that shapes an answer or a decision: models, prompts, sampling, estimators, thresholds."""
+    judged = [
+        {
+            "threshold": tier.threshold,
+            "confidence": signal_of(tier.confidence),
+            "certificate": None if tier.certificate is None else _digest(tier.certificate),
+        }
+        for tier in config.tiers
+    ]
+    return hash_of([list(shapes_of(config).values()), judged])
+
+
+def hashes_of(shapes: Iterable[Shape]) -> tuple[str, str]:
+    """Of the models with their sampling settings, and of the prompts."""
+    given = list(shapes)
+    models = [{name: value for name, value in shape.items() if name not in _PROMPTS} for shape in given]
+    return hash_of(models), hash_of([[shape.get(name) for name in _PROMPTS] for shape in given])
+
+
+def signal_of(confidence: ConfidenceConfig) -> str:
+    """The name of the confidence that a tier is judged by, as :func:`signal_label` writes it."""
+    if confidence.map is not None:
+        return signal_label("fitted", map_checksum=checksum(read(confidence.map)))
+    name = f"{confidence.estimator}_followup" if asks_in_a_second_turn(confidence) else confidence.estimator
+    return signal_label(name, samples=confidence.samples, temperature=confidence.temperature)
+
+
+def signal_label(
+    signal: str,
+    *,
+    samples: int = 0,
+    temperature: float = TEMPERATURE,
+    map_checksum: str = "",
+) -> str:
+    """A signal's name with whatever else decides its value: samples and their temperature, or which map."""
+    if signal == "fitted":
+        return f"fitted:{map_checksum[:16]}"
+    return f"{signal}:{samples}:{temperature:g}" if signal == "self_consistency" else signal
+
+
+def way_of(confidence: ConfidenceConfig) -> Ask:
+    """How the tier is asked: ``inline`` where any signal is stated in the reply itself."""
+    if confidence.map is None:
+        return confidence.way
+    signals = read(confidence.map).signals
+    return "inline" if any(signal in INLINE for signal in signals) else "none"
+
+
+def asks_in_a_second_turn(confidence: ConfidenceConfig) -> bool:
+    """Whether a signal that could be stated in the reply is asked for afterwards."""
+    return confidence.way == "followup" and confidence.estimator in INLINE
+
+
+def hash_of(value: object) -> str:
+    """Sixteen hex digits of SHA-256 over canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _shape(tier: TierConfig, *, is_last: bool) -> Shape:
+    inline = not is_last and way_of(tier.confidence) == "inline"
+    shape: dict[str, object] = {
+        "kind": tier.kind,
+        "model": tier.model,
+        "prompts": {
+            kind or "any": system_prompt(inline=inline, custom=tier.system_prompt, kind=kind)
+            for kind in (None, *get_args(Kind))
+        },
+        # Second turns belong to the confidence; none is asked of the last tier.
+        "followups": [] if is_last else [DIGIT_QUESTION, TRUE_FALSE_QUESTION],
+        "max_tokens": tier.max_tokens,
+        "temperature": tier.temperature,
+    }
+    if isinstance(tier, EmbeddedTier):
+        known = CATALOGUE.get(tier.model)
+        shape["sha256"] = known.sha256 if known else None
+        shape["adapters"] = [(_digest(adapter.path), adapter.scale) for adapter in tier.adapters]
+    if isinstance(tier, OpenAITier | ProviderTier):
+        shape["base_url"] = tier.base_url
+    return shape
+
+
+def _digest(path: Path) -> str:
+    """Of a small file's bytes: the same file under another name is the same."""
+    try:
+        return _digest_of_version(path, path.stat().st_mtime_ns)
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be read ({exc.strerror}); correct its path in the configuration") from exc
+
+
+@lru_cache(maxsize=64)
+def _digest_of_version(path: Path, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
