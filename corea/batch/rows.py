@@ -131,15 +131,22 @@ def _open(path: Path) -> BinaryIO | gzip.GzipFile:
 def _question(number: int, line: bytes, seen: set[bytes]) -> Question | BadLine:
     try:
         row = json.loads(line)
-        question = _checked(row)
     except UnicodeDecodeError:
         return BadLine(line=number, why="not UTF-8")
     except ValueError as exc:
-        # json.JSONDecodeError is a ValueError too; its own text speaks of columns, which helps.
-        why = f"not JSON ({exc})" if isinstance(exc, json.JSONDecodeError) else str(exc)
-        return BadLine(line=number, why=why)
+        # Its own text speaks of columns, which helps.
+        return BadLine(line=number, why=f"not JSON ({exc})")
     except RecursionError:
         return BadLine(line=number, why="not JSON (nested too deeply)")
+    return question_of(number, row, seen)
+
+
+def question_of(number: int, row: object, seen: set[bytes]) -> Question | BadLine:
+    """The question in a line's object, or what is wrong with it. ``seen``: keys of the ids so far; it grows."""
+    try:
+        question = _checked(row)
+    except ValueError as exc:
+        return BadLine(line=number, why=str(exc))
     if key(question.id) in seen:
         return BadLine(line=number, why=f'id "{question.id}" was used before; ids must differ')
     seen.add(key(question.id))

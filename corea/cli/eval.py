@@ -23,7 +23,14 @@ app = typer.Typer(help="Measure tiers on questions with known answers.", no_args
 
 @app.command()
 def run(
-    data: Annotated[list[Path], typer.Option("--data", help="Questions with answers, JSONL or .gz; may be repeated.")],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data",
+            metavar="FILE",
+            help="Questions with answers: JSONL or .gz, gsm8k-sample, or hf:owner/name:split (extra hub). May be repeated.",
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Outcomes, Parquet. A run that stopped goes on from there.")],
     tiers: Annotated[str | None, typer.Option("--tiers", help="Names, comma-separated. Default: all.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Questions of each file.")] = None,
@@ -37,7 +44,8 @@ def run(
     from corea.identity import shapes_of
 
     with extra("evaluate"):
-        from corea.evaluate.run import Plan, read_graded
+        from corea.evaluate.data import read_graded
+        from corea.evaluate.run import Plan
         from corea.evaluate.run import run as run_plan
 
     questions = read_graded(data, limit=limit)

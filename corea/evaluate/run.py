@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from corea.batch.journal import Journal
-from corea.batch.rows import BadLine, Question, read_questions
+from corea.batch.rows import Question
 from corea.confidence import Exchange
 from corea.confidence.protocol import parse
-from corea.errors import InputError, ModelError
+from corea.errors import ModelError
 from corea.evaluate.outcomes import CONFIDENCE, SIGNAL_COST, write
 from corea.evaluate.signals import TOP_LOGPROBS, Signals
 from corea.grading.answers import grade
@@ -48,26 +47,6 @@ class Plan:
     def fingerprint(self) -> str:
         """Of all that shapes a row: rows of different models, prompts or samples never mix."""
         return hash_of([list(self.shapes), self.samples])
-
-
-def read_graded(files: Iterable[Path], *, limit: int | None = None) -> list[Question]:
-    """Questions of all files, at most ``limit`` of each. Every one needs a gold answer; ids must differ.
-
-    Raises :class:`InputError` that names the file and line of the first thing wrong.
-    """
-    found: dict[str, Question] = {}
-    for file in files:
-        for item in islice(read_questions(file), limit):
-            if isinstance(item, BadLine):
-                raise InputError(f"{file}: {item}")
-            if item.gold is None:
-                raise InputError(f'{file}: "{item.id}" has no "answer" to grade by; add it, or take the question out')
-            if item.id in found:
-                raise InputError(f'{file}: id "{item.id}" is in another file too; ids must differ')
-            found[item.id] = item
-    if not found:
-        raise InputError("no questions were given")
-    return list(found.values())
 
 
 async def run(plan: Plan, *, on_start: Callable[[int, int], None], on_row: Callable[[Row], None]) -> int:

@@ -11,8 +11,9 @@ import pytest
 
 from corea.confidence import Logprob, Verbalized
 from corea.errors import InputError, UpstreamRefused
+from corea.evaluate.data import read_graded
 from corea.evaluate.outcomes import SCHEMA, read, write
-from corea.evaluate.run import Plan, read_graded, run
+from corea.evaluate.run import Plan, run
 from corea.models.scripted import ScriptedModel, Step, scripted_answer, scripted_reply
 from corea.prices import FixedPrice
 from corea.tier import Tier
@@ -108,7 +109,7 @@ def test_a_damaged_row_is_asked_again(questions: Path, tmp_path: Path, damage: b
     out = tmp_path / "o.parquet"
     outcomes(questions, out, tier("small"))
     journal = tmp_path / "o.parquet.rows.jsonl"
-    first, *rest = journal.read_bytes().splitlines(keepends=True)
+    _, *rest = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(damage + b"".join(rest))
     assert outcomes(questions, out, tier("small"))[1] == 0
     assert sorted(read(out).table["id"].to_pylist()) == [f"q{i}" for i in range(5)]
@@ -155,7 +156,7 @@ def test_data_that_cannot_be_graded_is_refused_before_anything_is_asked(
 
 def test_two_files_may_not_share_an_id(questions: Path, tmp_path: Path) -> None:
     other = data(tmp_path / "other.jsonl", {"id": "q1", "question": "?", "answer": 1})
-    with pytest.raises(InputError, match="in another file too"):
+    with pytest.raises(InputError, match="in another source too"):
         read_graded([questions, other])
 
 
