@@ -52,6 +52,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+_REQUIRED = tuple(one.name for one in SCHEMA if not one.nullable)
+
 Floats = NDArray[np.float64]
 Strings = NDArray[np.object_]
 
@@ -126,6 +128,11 @@ class Outcomes:
         names = self.table.column_names
         return tuple(name.removeprefix(CONFIDENCE) for name in names if name.startswith(CONFIDENCE))
 
+    @property
+    def samples(self) -> int:
+        """Extra answers that self-consistency was read from."""
+        return int(self.metadata.get("samples") or 0)
+
     def shape_hash(self, tier: str) -> str | None:
         """Of all that shapes the tier's answers; None for foreign outcomes, of which nobody knows."""
         found = self.metadata.get("shape_hashes", {}).get(tier)
@@ -134,10 +141,14 @@ class Outcomes:
     def check(self, source: str) -> None:
         """Raises :class:`InputError` for what cannot be; ``source`` is named in the message."""
         table = self.table
-        if lacking := [name for name in SCHEMA.names if name not in table.column_names]:
-            raise InputError(f'{source} lacks the column "{lacking[0]}"; make it again with: corea eval run')
+        _check_columns(table, source)
+        if strangers := [name for name in pc.unique(table["tier"]).to_pylist() if name not in self.tiers]:
+            raise InputError(
+                f'{source} has rows of tier "{strangers[0]}", which is none of its tiers ({", ".join(self.tiers)}); '
+                "make it again with: corea eval run"
+            )
         for tier in self.tiers:
-            _check_unique(table.filter(pc.equal(table["tier"], tier))["id"], tier, source)
+            _check_unique(table["id"].filter(pc.equal(table["tier"], tier)), tier, source)
         for name in ("correct", *(CONFIDENCE + signal for signal in self.signals)):
             column = table[name]
             # NaN fails both comparisons; null, which is unknown, is no objection.
@@ -153,17 +164,30 @@ class Outcomes:
 def write(
     path: Path, rows: Sequence[Mapping[str, Any]], *, metadata: Mapping[str, Any], signals: Sequence[str]
 ) -> None:
-    """Write outcomes, atomically. Rows have the keys of the schema; what is absent is null."""
+    """Write outcomes, atomically. Rows have the keys of the schema; what is absent is null.
+
+    Raises :class:`InputError` where the file cannot be written.
+    """
     fields = [
         *SCHEMA,
         *(pa.field(CONFIDENCE + signal, pa.float64()) for signal in signals),
         *(pa.field(SIGNAL_COST + signal, pa.int64()) for signal in signals),
     ]
-    described = json.dumps({**metadata, "version": VERSION}, sort_keys=True).encode()
-    schema = pa.schema(fields, metadata={_METADATA_KEY: described})
+    save(Outcomes(table=pa.Table.from_pylist(list(rows), schema=pa.schema(fields)), metadata=metadata), path)
+
+
+def save(outcomes: Outcomes, path: Path) -> None:
+    """Write outcomes that are a table already, atomically. Raises :class:`InputError` where the file cannot be."""
+    described = json.dumps({**outcomes.metadata, "version": VERSION}, sort_keys=True).encode()
+    table = outcomes.table.replace_schema_metadata({_METADATA_KEY: described})
     partial = path.with_name(path.name + ".partial")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), partial, compression="zstd")
-    partial.replace(path)
+    try:
+        # Without a checksum a flipped bit in a page is another number, not an error.
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+        partial.replace(path)
+    except OSError as exc:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {exc.strerror or exc}; choose another --out") from exc
 
 
 def read(path: Path) -> Outcomes:
@@ -172,19 +196,50 @@ def read(path: Path) -> Outcomes:
     So does a value that cannot be: a repeated row, or a number outside [0, 1] or NaN where a probability belongs.
     """
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as exc:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+            names = table.column_names
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as exc:
         why = " ".join(str(exc).split())[:160]
         raise InputError(f"{path} is not a readable Parquet file ({why}); make it again with: corea eval run") from exc
     described = (table.schema.metadata or {}).get(_METADATA_KEY)
     if described is None:
         raise InputError(f"{path} holds no outcomes; make some with: corea eval run, or: corea eval import")
-    metadata = json.loads(described)
-    if metadata["version"] > VERSION:
-        raise InputError(f"{path} is of version {metadata['version']}, newer than this corea; upgrade corea")
-    outcomes = Outcomes(table=table, metadata=metadata)
+    if unknown := [one for one in names if one not in SCHEMA.names and not one.startswith((CONFIDENCE, SIGNAL_COST))]:
+        raise InputError(f'{path} has a column "{unknown[0]}" that outcomes have no place for; make it again')
+    outcomes = Outcomes(table=table, metadata=_metadata(described, path))
     outcomes.check(str(path))
     return outcomes
+
+
+def _metadata(described: bytes, path: Path) -> Mapping[str, Any]:
+    damaged = InputError(f"{path} is damaged: it does not say what it holds; make it again with: corea eval run")
+    try:
+        metadata = json.loads(described)
+        version, tiers = metadata["version"], metadata["tiers"]
+    except (ValueError, RecursionError, TypeError, KeyError) as exc:
+        raise damaged from exc
+    if isinstance(version, int) and version > VERSION:
+        raise InputError(f"{path} is of version {version}, newer than this corea; upgrade corea")
+    if version != VERSION or not isinstance(tiers, list) or not tiers or not all(isinstance(t, str) for t in tiers):
+        raise damaged
+    return dict(metadata)
+
+
+def _check_columns(table: pa.Table, source: str) -> None:
+    signals = [name for name in table.column_names if name.startswith((CONFIDENCE, SIGNAL_COST))]
+    wanted = {one.name: one.type for one in SCHEMA}
+    wanted |= {name: pa.float64() if name.startswith(CONFIDENCE) else pa.int64() for name in signals}
+    for name, kind in wanted.items():
+        if name not in table.column_names:
+            raise InputError(f'{source} lacks the column "{name}"; make it again with: corea eval run')
+        if table[name].type != kind:
+            raise InputError(
+                f'{source}: the column "{name}" holds {table[name].type}, not {kind}; '
+                "make it again with: corea eval run, or: corea eval import"
+            )
+        if name in _REQUIRED and table[name].null_count:
+            raise InputError(f'{source} has a row without "{name}"; make it again with: corea eval run')
 
 
 def _check_unique(ids: pa.ChunkedArray, tier: str, source: str) -> None:

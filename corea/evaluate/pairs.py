@@ -27,7 +27,15 @@ def merge(parts: Sequence[Outcomes]) -> Outcomes:
         return first
     for part in parts[1:]:
         if part.tiers != first.tiers:
-            raise InputError(f"the files hold other tiers: {', '.join(first.tiers)} and {', '.join(part.tiers)}")
+            raise InputError(
+                f"the files hold other tiers ({', '.join(first.tiers)}; {', '.join(part.tiers)}); evaluate them one by "
+                "one, or ask all tiers in one run: corea eval run"
+            )
+        if part.samples != first.samples:
+            raise InputError(
+                f"the files hold other samples of self-consistency ({first.samples} and {part.samples}); "
+                "evaluate them one by one, or run one of them again with the --samples of the other"
+            )
         for tier in first.tiers:
             if part.shape_hash(tier) != first.shape_hash(tier):
                 raise InputError(
@@ -35,7 +43,7 @@ def merge(parts: Sequence[Outcomes]) -> Outcomes:
                     "evaluate them one by one, or run the older one again"
                 )
     table = pa.concat_tables([part.table for part in parts], promote_options="default")
-    hashes = [str(part.metadata.get("data_hash")) for part in parts]
+    hashes = sorted(str(part.metadata.get("data_hash")) for part in parts)
     metadata = {**first.metadata, "data_hash": hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]}
     merged = Outcomes(table=table, metadata=metadata)
     merged.check("the files together")
@@ -45,7 +53,7 @@ def merge(parts: Sequence[Outcomes]) -> Outcomes:
 def pair_of(
     outcomes: Outcomes, *, small: str | None = None, large: str | None = None, drop_incomplete: bool = False
 ) -> tuple[Pair, int]:
-    """Two tiers on the questions that both answered, and how many questions were left out.
+    """Two tiers on the questions that both answered, and how many others there are.
 
     By default the cheapest tier and the dearest. A question is incomplete where a tier has no row or a failed one; that
     is an error unless ``drop_incomplete``. A reply that was cut off has no confidence: a cascade never keeps it.
@@ -56,7 +64,7 @@ def pair_of(
     answered = rows.filter(pc.is_null(rows["error"]))
     sides = [answered.filter(pc.equal(answered["tier"], name)) for name in names]
     both = sides[0].filter(pc.is_in(sides[0]["id"], value_set=sides[1]["id"]))
-    asked = rows.filter(pc.is_in(rows["tier"], value_set=pa.array(names)))["id"].unique()
+    asked = rows["id"].unique()
     left_out = len(asked) - len(both)
     if left_out and not drop_incomplete:
         raise InputError(_incomplete(asked, both["id"], rows, names))
@@ -83,8 +91,10 @@ def _tiers(outcomes: Outcomes, small: str | None, large: str | None) -> tuple[st
         if name is not None and name not in tiers:
             raise InputError(f'the outcomes hold no tier "{name}"; they hold: {", ".join(tiers)}')
     chosen = (small or tiers[0], large or tiers[-1])
+    if len(tiers) == 1:
+        raise InputError(f'the outcomes hold one tier only, "{tiers[0]}"; a cascade needs two: corea eval run')
     if chosen[0] == chosen[1]:
-        raise InputError(f'the outcomes hold one tier only, "{chosen[0]}"; a cascade needs two: corea eval run')
+        raise InputError(f'"{chosen[0]}" cannot defer to itself; name two tiers of: {", ".join(tiers)}')
     return chosen
 
 
@@ -93,7 +103,7 @@ def _incomplete(asked: pa.Array, answered: pa.ChunkedArray, rows: pa.Table, name
     first = missing[0].as_py()
     of_first = {row["tier"]: row["error"] for row in rows.filter(pc.equal(rows["id"], first)).to_pylist()}
     tier = next(name for name in names if of_first.get(name, "no row") is not None)
-    why = of_first.get(tier, "has no row")
+    why = " ".join(of_first.get(tier, "has no row").split())[:160]
     return (
         f"{len(missing)} of {len(asked)} questions lack an answer of {names[0]} or {names[1]} "
         f'(first: "{first}", {tier}: {why}); the same "corea eval run" asks them again, '
@@ -102,7 +112,7 @@ def _incomplete(asked: pa.Array, answered: pa.ChunkedArray, rows: pa.Table, name
 
 
 def _check_same(small: pa.Table, large: pa.Table, names: tuple[str, str]) -> None:
-    for column in ("question", "gold"):
+    for column in ("question", "gold", "task"):
         # A null on either side compares to null, which is no objection.
         same = pc.fill_null(pc.equal(small[column], large[column]), True)
         if not pc.all(same, min_count=0).as_py():
@@ -120,18 +130,18 @@ def _paired(outcomes: Outcomes, small: pa.Table, large: pa.Table, names: tuple[s
     return Pair(
         small=names[0],
         large=names[1],
-        ids=_strings(small, "id"),
-        tasks=_strings(small, "task"),
+        ids=_strings(small["id"]),
+        tasks=_strings(pc.coalesce(small["task"], large["task"])),
         small_correct=_floats(small, "correct"),
         large_correct=_floats(large, "correct"),
         small_cost_nano_usd=_floats(small, "cost_nano_usd"),
         large_cost_nano_usd=_floats(large, "cost_nano_usd"),
         confidence={name: np.where(cut_off, np.nan, _floats(small, CONFIDENCE + name)) for name in signals},
         signal_cost_nano_usd={name: _floats(small, SIGNAL_COST + name) for name in costs},
-        domains=_strings(small, "domain"),
-        questions=_strings(small, "question"),
-        answers=_strings(small, "answer"),
-        golds=_strings(small, "gold"),
+        domains=_strings(pc.coalesce(small["domain"], large["domain"])),
+        questions=_strings(pc.coalesce(small["question"], large["question"])),
+        answers=_strings(small["answer"]),
+        golds=_strings(pc.coalesce(small["gold"], large["gold"])),
     )
 
 
@@ -142,7 +152,6 @@ def _floats(table: pa.Table, name: str) -> Floats:
     return np.where(np.asarray(column.is_null()), np.nan, values)
 
 
-def _strings(table: pa.Table, name: str) -> Strings:
+def _strings(column: pa.ChunkedArray) -> Strings:
     """Shape (n,), None where null; (0,) for a column that is null throughout."""
-    column = table[name]
     return np.array([] if column.null_count == len(column) else column.to_pylist(), dtype=object)
