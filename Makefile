@@ -3,11 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format lock bench clean
+.PHONY: help demo test test-train check format lock bench clean
 
 help:
 	@echo "make demo    fetch two small models and watch them answer 12 real questions together"
 	@echo "make test    run the tests"
+	@echo "make test-train  run the tests of training, with torch in an environment of its own"
 	@echo "make check   lint, types, import rules, lock file"
 	@echo "make bench   measure what the README claims"
 	@echo "make lock    renew the pinned dependencies"
@@ -25,6 +26,16 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest $(ARGS)
 
+# torch is half a gigabyte even without CUDA, so training has an environment of its own.
+.venv-train/installed: requirements-train.txt pyproject.toml
+	$(PYTHON) -m venv --clear --without-pip .venv-train
+	$(PYTHON) -m pip --python .venv-train/bin/python install --quiet --disable-pip-version-check --no-deps -r requirements-train.txt
+	$(PYTHON) -m pip --python .venv-train/bin/python install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+test-train: .venv-train/installed
+	OMP_NUM_THREADS=1 .venv-train/bin/python -m pytest tests/train $(ARGS)
+
 check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -36,11 +47,11 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 
 lock: .venv/installed
-	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --group dev --all-extras --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --group dev --extra evaluate --extra hub --extra postgres --extra providers --extra serve --universal --python-version 3.11 \
 		--generate-hashes --custom-compile-command "make lock" --output-file requirements.lock
 
 bench: .venv/installed
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .venv-train .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

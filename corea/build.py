@@ -30,17 +30,25 @@ from corea.policy.certificate import Certificate, check_applies, load
 from corea.tier import Tier
 
 
-def tiers_of(config: Config) -> tuple[Tier, ...]:
-    """The tiers, cheapest first.
+def tiers_of(config: Config, *, to_measure: bool = False) -> tuple[Tier, ...]:
+    """The tiers, cheapest first. ``to_measure``: nothing will be kept, so certificates and maps may be of other models.
 
     Raises :class:`ConfigError` for a key that is not set, :class:`CatalogueError` for a model file that is not here,
     :class:`InputError` for a certificate or a confidence map that was made for other models or prompts.
     """
+    if to_measure:
+        # Or one could not measure anew what a change has made void.
+        config = config.with_threshold(1.0)
     last = config.tiers[-1]
+    models = {tier.name: _model(tier) for tier in config.tiers}
     certificates = {tier.name: _certificate(config, tier) for tier in config.tiers}
-    for tier in config.tiers:
-        _check_map(config, tier)
-    return tuple(_tier(tier, certificate=certificates[tier.name], is_last=tier is last) for tier in config.tiers)
+    if not to_measure:
+        for tier in config.tiers:
+            _check_map(config, tier)
+    return tuple(
+        _tier(tier, models[tier.name], certificate=certificates[tier.name], is_last=tier is last)
+        for tier in config.tiers
+    )
 
 
 def missing_models(config: Config) -> tuple[str, ...]:
@@ -92,10 +100,10 @@ def _check_map(config: Config, tier: TierConfig) -> None:
     load_map(tier.confidence.map, model=models, prompt=prompts)
 
 
-def _tier(tier: TierConfig, *, certificate: Certificate | None, is_last: bool) -> Tier:
+def _tier(tier: TierConfig, model: Model, *, certificate: Certificate | None, is_last: bool) -> Tier:
     return Tier(
         name=tier.name,
-        model=_model(tier),
+        model=model,
         # The last answer is final, so nobody pays to learn how sure it is.
         estimator=None if is_last else estimator_of(tier.confidence),
         threshold=None if is_last else tier.threshold,

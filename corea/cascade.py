@@ -7,15 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from corea.errors import CascadeExhausted, InputError
 from corea.ledger.ids import new_trace_id
-from corea.tier import Tier
+from corea.run import NOTHING, Done, Run, Text, pushed
+from corea.tier import AS_CONFIGURED, Sampling, Tier
 from corea.types import Attempt, Request, Trace
 
 if TYPE_CHECKING:
@@ -87,29 +97,65 @@ class Cascade:
             prices_version=prices_version(),
         )
 
-    async def ask(self, question: str | Request) -> Trace:
-        """Answer one question. The trace is in the ledger before it is returned.
+    async def ask(
+        self,
+        question: str | Request,
+        *,
+        sampling: Sampling = AS_CONFIGURED,
+        metadata: Mapping[str, Any] = NOTHING,
+        hear: Callable[[Text], Awaitable[object]] | None = None,
+    ) -> Trace:
+        """Answer one question. The trace, with ``metadata`` (JSON), is in the ledger before it is returned.
+
+        ``hear`` is called with the answer's text: as the last tier writes it, or in pieces once an earlier tier's
+        reply is kept and recorded. A caller who goes away (``CancelledError``, or what ``hear`` raises) leaves a trace
+        as well, with what is known of its cost.
 
         Raises :class:`InputError` for an empty question, :class:`CascadeExhausted` (with the trace) when no tier
         gave an answer that may be handed out, :class:`LedgerError` when the trace could not be kept.
         """
-        request = _request(question)
-        started, started_at = self._clock(), self._wall_clock()
-        attempts: list[Attempt] = []
-        for index, tier in enumerate(self.tiers):
-            left_s = self.deadline_s - (self._clock() - started)
-            # An equal share of what is left: a tier that hangs cannot eat the time of those after it.
-            share_s = left_s / (len(self.tiers) - index) if tier.timeout_s is None else left_s
-            attempt = await tier.attempt(request, time_left_s=share_s, clock=self._clock)
-            attempts.append(attempt)
-            if attempt.decision.keep or _fails_request(tier, attempt):
-                break
-        trace = self._trace(request, attempts, started_at=started_at, elapsed_s=self._clock() - started)
-        if self.ledger is not None:
-            await self.ledger.write(trace)
+        run = Run(
+            id=new_trace_id(self._wall_clock),
+            request=_request(question),
+            started_s=self._clock(),
+            started_at_unix_s=self._wall_clock(),
+            metadata={**metadata, **_told(sampling)},
+            hear=hear,
+        )
+        try:
+            for index, tier in enumerate(self.tiers):
+                now_s = self._clock()
+                left_s = self.deadline_s - (now_s - run.started_s)
+                # An equal share of what is left: a tier that hangs cannot eat the time of those after it.
+                share_s = left_s / (len(self.tiers) - index) if tier.timeout_s is None else left_s
+                attempt = await run.attempt(
+                    tier, now_s=now_s, time_left_s=share_s, clock=self._clock, sampling=sampling
+                )
+                if attempt.decision.keep or _fails_request(tier, attempt):
+                    break
+        except BaseException:
+            await self._keep(run)
+            raise
+        trace = await self._keep(run)
         if trace.final is None:
             raise CascadeExhausted(_why_exhausted(trace), trace=trace)
+        await run.flush(trace)
         return trace
+
+    async def stream(
+        self, question: str | Request, *, sampling: Sampling = AS_CONFIGURED, metadata: Mapping[str, Any] = NOTHING
+    ) -> AsyncGenerator[Text | Done, None]:
+        """:meth:`ask`, heard while it is answered: texts, then :class:`Done`. Raises what ``ask`` raises.
+
+        Close the generator (``contextlib.aclosing``) to hang up early: the model stops, and the trace is kept.
+        """
+
+        async def answer(hear: Callable[[Text | Done], Awaitable[object]]) -> None:
+            await hear(Done(trace=await self.ask(question, sampling=sampling, metadata=metadata, hear=hear)))
+
+        async with aclosing(pushed(answer)) as events:
+            async for event in events:
+                yield event
 
     def ask_sync(self, question: str | Request) -> Trace:
         """:meth:`ask` for programs without an event loop. Call :meth:`close` at the end, or use ``with``."""
@@ -163,33 +209,50 @@ class Cascade:
     ) -> None:
         self.close()
 
+    async def _keep(self, run: Run) -> Trace:
+        """What happened, safe in the ledger, even if the caller goes away at this very moment."""
+        trace = self._trace(run)
+        if self.ledger is None:
+            return trace
+        try:
+            await self.ledger.write(trace)
+        except asyncio.CancelledError:
+            # It may have waited for room. If it is queued already, its id is known, and it is not written again.
+            await self.ledger.write(trace)
+            raise
+        return trace
+
     async def _ask_or_error(self, question: str | Request) -> Trace | CascadeExhausted | InputError:
         try:
             return await self.ask(question)
         except (CascadeExhausted, InputError) as exc:
             return exc
 
-    def _trace(self, request: Request, attempts: list[Attempt], *, started_at: float, elapsed_s: float) -> Trace:
-        costs = [attempt.cost_nano_usd for attempt in attempts]
-        final = self._final(attempts)
+    def _trace(self, run: Run) -> Trace:
+        costs = [attempt.cost_nano_usd for attempt in run.attempts]
+        final = self._final(run)
         return Trace(
-            id=new_trace_id(self._wall_clock),
-            request=request,
-            attempts=tuple(attempts),
+            id=run.id,
+            request=run.request,
+            attempts=tuple(run.attempts),
             final=final,
-            started_at_unix_s=started_at,
-            elapsed_s=elapsed_s,
+            started_at_unix_s=run.started_at_unix_s,
+            elapsed_s=self._clock() - run.started_s,
             cost_nano_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
-            baseline_nano_usd=None if final is None else self._baseline(attempts[final]),
+            baseline_nano_usd=None if final is None else self._baseline(run.attempts[final]),
             fingerprint=self.fingerprint,
             prices_version=self.prices_version,
+            metadata=run.metadata,
         )
 
-    def _final(self, attempts: Sequence[Attempt]) -> int | None:
+    def _final(self, run: Run) -> int | None:
         """Which attempt's answer is handed out: the kept one; else, if the user said so, the best there is."""
+        attempts = run.attempts
         kept = next((i for i, attempt in enumerate(attempts) if attempt.decision.keep), None)
-        if kept is not None or self.on_exhausted == "error" or _fails_request(self._tier(attempts[-1]), attempts[-1]):
+        if kept is not None or self.on_exhausted == "error" or run.broken_off:
             return kept
+        if _fails_request(self._tier(attempts[-1]), attempts[-1]):
+            return None
         answered = [i for i, attempt in enumerate(attempts) if attempt.answered]
         return max(answered, key=lambda i: (_worth(attempts[i]), i), default=None)
 
@@ -202,12 +265,17 @@ class Cascade:
         return next(tier for tier in self.tiers if tier.name == attempt.tier)
 
 
+def _told(sampling: Sampling) -> dict[str, Any]:
+    """What the user chose, for the trace: an answer sampled otherwise is not one that was certified."""
+    return {} if sampling is AS_CONFIGURED else {"sampling": sampling.set()}
+
+
 def _ledger(config: Config) -> Recorder | None:
     if not config.ledger.enabled:
         return None
     from corea.ledger.writer import Ledger
 
-    return Ledger.open(config.ledger.url, store_texts=config.ledger.store_texts)
+    return Ledger.open(config.ledger.url, store_texts=config.ledger.store_texts, redact=config.ledger.redact)
 
 
 def _request(question: str | Request) -> Request:

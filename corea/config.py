@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from corea.errors import ConfigError
+from corea.gateway_config import GatewayConfig
 from corea.prices import FixedPrice, Price, embedded_price, listed_price
 
 Ask = Literal["inline", "followup", "none"]
@@ -154,9 +157,12 @@ class LedgerConfig(_Frozen):
     """Where traces are kept. ``url=None`` is one SQLite file in COREA_HOME."""
 
     enabled: bool = True
-    url: str | None = None
+    #: May hold a password, so it is not printed.
+    url: str | None = Field(default=None, repr=False)
     #: False keeps no question and no answer, only figures.
     store_texts: bool = True
+    #: Regular expressions: what they match in a text is replaced before it is stored.
+    redact: tuple[str, ...] = ()
 
 
 class Config(_Frozen):
@@ -165,6 +171,7 @@ class Config(_Frozen):
     tiers: tuple[TierConfig, ...] = Field(min_length=1)
     cascade: CascadeConfig = CascadeConfig()
     ledger: LedgerConfig = LedgerConfig()
+    gateway: GatewayConfig = GatewayConfig()
 
     @field_validator("tiers")
     @classmethod
@@ -184,7 +191,7 @@ class Config(_Frozen):
         found = find(path)
         if found is None:
             return default()
-        return parse(found.read_text(encoding="utf-8"), source=str(found)).beside(found.parent)
+        return parse(found.read_text(encoding="utf-8"), source=str(found)).beside(found.absolute().parent)
 
     def with_threshold(self, threshold: float) -> Config:
         """The same cascade with this threshold on every tier but the last."""
@@ -204,8 +211,11 @@ class Config(_Frozen):
 
 def _beside(tier: TierConfig, folder: Path) -> TierConfig:
     def placed(path: Path | None) -> Path | None:
+        # A name beginning with ~ that is no user's home is left as it is.
+        with suppress(RuntimeError):
+            path = None if path is None else path.expanduser()
         # A path that is absolute, or starts at the user's home, stays what it is.
-        return None if path is None else folder / path.expanduser()
+        return None if path is None else folder / path
 
     update: dict[str, Any] = {
         "certificate": placed(tier.certificate),
@@ -213,7 +223,7 @@ def _beside(tier: TierConfig, folder: Path) -> TierConfig:
     }
     if isinstance(tier, EmbeddedTier):
         update["adapters"] = tuple(a.model_copy(update={"path": placed(a.path)}) for a in tier.adapters)
-        if tier.model.endswith(".gguf"):
+        if os.sep in tier.model or tier.model.lower().endswith(".gguf"):
             update["model"] = str(placed(Path(tier.model)))
     return tier.model_copy(update=update)
 
@@ -280,6 +290,11 @@ def api_key_of(tier: OpenAITier | ProviderTier, environ: Mapping[str, str] = os.
             field=f"tiers.{tier.name}.api_key_env",
         )
     return key
+
+
+def without_password(url: str | None) -> str | None:
+    """A database's URL as it may be shown: no password, and nothing of the query, which may hold one too."""
+    return None if url is None else re.sub(r"(?<=://)([^:/@]*):[^/]*@", r"\1:***@", url.partition("?")[0])
 
 
 def _check_thresholds(config: Config, source: str) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +18,7 @@ from typing import Any, get_args
 from corea.catalogue import CATALOGUE
 from corea.confidence.fitted import checksum, read
 from corea.confidence.named import INLINE
-from corea.confidence.protocol import DIGIT_QUESTION, TRUE_FALSE_QUESTION, system_prompt
+from corea.confidence.protocol import DIGIT_QUESTION, INLINE_PROMPT, TRUE_FALSE_QUESTION, system_prompt
 from corea.confidence.self_consistency import TEMPERATURE
 from corea.config import Ask, ConfidenceConfig, Config, EmbeddedTier, OpenAITier, ProviderTier, TierConfig
 from corea.errors import ConfigError
@@ -25,6 +27,9 @@ from corea.types import Kind
 Shape = Mapping[str, Any]
 
 _PROMPTS = ("prompts", "followups")
+_STATED_LINE = INLINE_PROMPT.splitlines()[-1]
+#: Of a model's own file, gigabytes that are not in the catalogue: so many slices of so many bytes, evenly spread.
+_SLICES, _SLICE_BYTES = 256, 16_384
 
 
 def shapes_of(config: Config) -> dict[str, Shape]:
@@ -51,6 +56,16 @@ def hashes_of(shapes: Iterable[Shape]) -> tuple[str, str]:
     given = list(shapes)
     models = [{name: value for name, value in shape.items() if name not in _PROMPTS} for shape in given]
     return hash_of(models), hash_of([[shape.get(name) for name in _PROMPTS] for shape in given])
+
+
+def as_last(shape: Shape) -> Shape:
+    """The shape of a tier that is asked no second turn, as the last one is not."""
+    return {**shape, "followups": []}
+
+
+def asks_inline(shape: Shape) -> bool:
+    """Whether the tier was asked to state its confidence in the reply."""
+    return any(_STATED_LINE in prompt for prompt in shape.get("prompts", {}).values())
 
 
 def signal_of(confidence: ConfidenceConfig) -> str:
@@ -107,23 +122,45 @@ def _shape(tier: TierConfig, *, is_last: bool) -> Shape:
         "temperature": tier.temperature,
     }
     if isinstance(tier, EmbeddedTier):
-        known = CATALOGUE.get(tier.model)
-        shape["sha256"] = known.sha256 if known else None
-        shape["adapters"] = [(_digest(adapter.path), adapter.scale) for adapter in tier.adapters]
+        shape |= _weights(tier)
     if isinstance(tier, OpenAITier | ProviderTier):
         shape["base_url"] = tier.base_url
+    if isinstance(tier, OpenAITier) and tier.extra_body:
+        shape["extra_body"] = tier.extra_body
+    if isinstance(tier, ProviderTier):
+        shape["provider"] = tier.provider
     return shape
 
 
-def _digest(path: Path) -> str:
-    """Of a small file's bytes: the same file under another name is the same."""
+def _weights(tier: EmbeddedTier) -> Shape:
+    """What is computed with, by content: the same file under another name is the same."""
+    adapters = [(_digest(adapter.path), adapter.scale) for adapter in tier.adapters]
+    known = CATALOGUE.get(tier.model.lower())
+    if known is not None:
+        return {"model": known.name, "sha256": known.sha256, "adapters": adapters}
+    return {"model": "a file", "sha256": None, "slices": _digest(Path(tier.model), whole=False), "adapters": adapters}
+
+
+def _digest(path: Path, *, whole: bool = True) -> str:
+    """Of a file's bytes, or, where it is not to be read whole, of its size and slices of it."""
     try:
-        return _digest_of_version(path, path.stat().st_mtime_ns)
+        # A name beginning with ~ that is no user's home is left as it is.
+        with suppress(RuntimeError):
+            path = path.expanduser()
+        seen = path.stat()
+        return _digest_of_version(path, whole, (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns))
     except OSError as exc:
         raise ConfigError(f"{path} cannot be read ({exc.strerror}); correct its path in the configuration") from exc
 
 
 @lru_cache(maxsize=64)
-def _digest_of_version(path: Path, mtime_ns: int) -> str:
+def _digest_of_version(path: Path, whole: bool, version: tuple[int, ...]) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if whole:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.seek(0, os.SEEK_END)
+        digest = hashlib.sha256(str(size).encode())
+        for index in range(_SLICES):
+            file.seek(max(size - _SLICE_BYTES, 0) * index // (_SLICES - 1))
+            digest.update(file.read(_SLICE_BYTES))
+        return digest.hexdigest()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from corea.confidence.base import Estimate, Estimator, Exchange
 from corea.confidence.protocol import parse, system_prompt
 from corea.errors import CoreaError, DeadlineExceeded, ModelError, NotCertified, UpstreamGarbage, UpstreamTimeout
-from corea.models.base import Model
+from corea.models.base import Delta, Model, SampledPrompt, deltas
 from corea.policy.certificate import Certificate
 from corea.policy.thresholds import decide
 from corea.prices import Price
@@ -21,7 +22,40 @@ from corea.types import Attempt, Confidence, Decision, Failure, Message, Prompt,
 #: A call that ended in one of these may have been billed, and nobody said how much.
 MAYBE_BILLED = (UpstreamTimeout, UpstreamGarbage)
 
+Hear = Callable[[str], Awaitable[object]]
+
 logger = logging.getLogger("corea.tier")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the user wants replies to be sampled. None, or nothing, leaves it to the tier."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    seed: int | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    #: Whom the user asks for, as told to the upstream.
+    user: str | None = None
+
+    @property
+    def shapes_answers(self) -> bool:
+        """Whether replies may be others than those of the tier as it is configured."""
+        return bool(self.set().keys() - {"user"})
+
+    def set(self) -> dict[str, Any]:
+        """What the user set, by its name on the wire."""
+        # Not asdict, which copies: this is on the way of every request.
+        return {name: value for name in _CHOICES if (value := getattr(self, name)) is not None and value != ()}
+
+
+_CHOICES = tuple(choice.name for choice in fields(Sampling))
+
+
+AS_CONFIGURED = Sampling()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +85,25 @@ class Tier:
     temperature: float = 0.0
     system_prompt: str | None = None
 
-    async def attempt(self, request: Request, *, time_left_s: float, clock: Callable[[], float]) -> Attempt:
-        """Ask once, judge the reply. What a model does wrong is not raised: it is an attempt, with its failure."""
+    async def attempt(
+        self,
+        request: Request,
+        *,
+        time_left_s: float,
+        clock: Callable[[], float],
+        sampling: Sampling = AS_CONFIGURED,
+        hear: Hear | None = None,
+    ) -> Attempt:
+        """Ask once, judge the reply. What a model does wrong is not raised: it is an attempt, with its failure.
+
+        ``hear`` is told the reply's text as it is written, where the tier ``is_heard_live``.
+        """
         started = clock()
         limit_s = time_left_s if self.timeout_s is None else min(self.timeout_s, time_left_s)
-        prompt = self.prompt(request)
+        prompt = self.prompt(request, sampling)
         try:
-            bar = self._bar(request.task)
-            reply = await self.reply(prompt, limit_s=limit_s, clock=clock)
+            bar = self._bar(request, sampling)
+            reply = await self.reply(prompt, limit_s=limit_s, clock=clock, hear=hear if self.is_heard_live else None)
         except (ModelError, DeadlineExceeded, NotCertified) as exc:
             return self._failed(exc, latency_s=clock() - started)
         exchange = Exchange(prompt=prompt, reply=reply, parsed=parse(reply.text, request.kind), kind=request.kind)
@@ -72,18 +117,27 @@ class Tier:
         )
         return self._answered(exchange, estimate, decision, latency_s=clock() - started)
 
-    async def reply(self, prompt: Prompt, *, limit_s: float, clock: Callable[[], float]) -> Reply:
+    def abandoned(self, *, latency_s: float) -> Attempt:
+        """The attempt of a caller who went away: whatever the model did until then may be billed."""
+        failure = Failure(kind="Abandoned", message="the caller went away before the answer was there")
+        return self._unanswered(failure, cost_nano_usd=None, latency_s=latency_s)
+
+    async def reply(
+        self, prompt: Prompt, *, limit_s: float, clock: Callable[[], float], hear: Hear | None = None
+    ) -> Reply:
         """What the model writes within so many seconds. Raises :class:`ModelError`, :class:`DeadlineExceeded`."""
         if limit_s <= 0:
             raise DeadlineExceeded(f"no time was left for {self.name}; raise cascade.deadline_s")
         started = clock()
         try:
             async with asyncio.timeout(limit_s):
-                return await self.model.complete(prompt, timeout_s=limit_s)
+                if hear is None:
+                    return await self.model.complete(prompt, timeout_s=limit_s)
+                return await _heard(deltas(self.model, prompt, timeout_s=limit_s), hear)
         except TimeoutError as exc:
             raise UpstreamTimeout(model=self.model.name, elapsed_s=clock() - started) from exc
 
-    def prompt(self, request: Request) -> Prompt:
+    def prompt(self, request: Request, sampling: Sampling = AS_CONFIGURED) -> Prompt:
         """The conversation as this tier's model gets it. A system message of the user's own replaces the tier's."""
         inline = self.estimator is not None and self.estimator.ask == "inline"
         messages = request.messages
@@ -91,12 +145,18 @@ class Tier:
         if messages and messages[0].role == "system":
             custom, messages = messages[0].content, messages[1:]
         instruction = Message(role="system", content=system_prompt(inline=inline, custom=custom, kind=request.kind))
-        return Prompt(
+        prompt = Prompt(
             messages=(instruction, *messages),
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             top_logprobs=self.estimator.top_logprobs if self.estimator else 0,
         )
+        return prompt if sampling is AS_CONFIGURED else _sampled(prompt, sampling.set())
+
+    @property
+    def is_heard_live(self) -> bool:
+        """Whether its reply needs no judgement, so that a client may hear it while it is written."""
+        return self.is_last and self.estimator is None
 
     @property
     def is_last(self) -> bool:
@@ -116,12 +176,17 @@ class Tier:
             # The reply is here and stays: only how sure the model is was not learned in time.
             return Estimate(confidence=Confidence.unknown(self.estimator.name, "no time was left to ask"), usage=None)
 
-    def _bar(self, task: str | None) -> _Bar:
+    def _bar(self, request: Request, sampling: Sampling) -> _Bar:
         """What a confidence must reach. Raises :class:`NotCertified` where the certificate promises nothing."""
         if self.certificate is None:
             return _Bar(threshold=self.threshold)
-        _warn_once(self.name, self.certificate, task)
-        certified = self.certificate.for_task(task)
+        if (warning := self.certificate.warning(request.task)) is not None:
+            warn_once(self.name, warning)
+        if any(message.role == "system" for message in request.messages[:1]):
+            warn_once(self.name, "what its certificate promises was not shown for questions with a system message")
+        if sampling.shapes_answers:
+            warn_once(self.name, "what its certificate promises was not shown for other sampling settings than its own")
+        certified = self.certificate.for_task(request.task)
         if certified is None or certified.threshold is None:
             raise NotCertified(f"{self.name} was not asked: its certificate promises nothing for such questions")
         return _Bar(threshold=certified.threshold, tie_fraction=certified.tie_fraction)
@@ -145,19 +210,46 @@ class Tier:
 
     def _failed(self, error: CoreaError, *, latency_s: float) -> Attempt:
         failure = Failure(kind=type(error).__name__, message=str(error))
+        cost = None if isinstance(error, MAYBE_BILLED) else 0
+        return self._unanswered(failure, cost_nano_usd=cost, latency_s=latency_s)
+
+    def _unanswered(self, failure: Failure, *, cost_nano_usd: int | None, latency_s: float) -> Attempt:
         confidence = Confidence.unknown(self.estimator.name if self.estimator else "none", "there is no reply")
         return Attempt(
             tier=self.name,
             model=self.model.name,
             decision=decide(threshold=self.threshold, confidence=confidence, failure=failure),
             confidence=confidence,
-            cost_nano_usd=None if isinstance(error, MAYBE_BILLED) else 0,
+            cost_nano_usd=cost_nano_usd,
             latency_s=latency_s,
             failure=failure,
         )
 
 
+async def _heard(stream: AsyncGenerator[Delta, None], hear: Hear) -> Reply:
+    """The reply of a stream, each piece of it told first."""
+    async with aclosing(stream):
+        async for delta in stream:
+            if delta.text:
+                await hear(delta.text)
+            if delta.reply is not None:
+                return delta.reply
+    raise UpstreamGarbage("the stream ended without its reply; mend the model's stream()")
+
+
+def _sampled(prompt: Prompt, chosen: Mapping[str, Any]) -> Prompt:
+    """The prompt as the user wants it sampled. What a prompt has no field for goes beside it."""
+    return SampledPrompt(
+        messages=prompt.messages,
+        max_tokens=chosen.get("max_tokens", prompt.max_tokens),
+        temperature=chosen.get("temperature", prompt.temperature),
+        seed=chosen.get("seed"),
+        top_logprobs=prompt.top_logprobs,
+        sampling={name: value for name, value in chosen.items() if name not in ("max_tokens", "temperature", "seed")},
+    )
+
+
 @lru_cache(maxsize=4096)
-def _warn_once(tier: str, certificate: Certificate, task: str | None) -> None:
-    if (warning := certificate.warning(task)) is not None:
-        logger.warning("%s: %s", tier, warning)
+def warn_once(tier: str, warning: str) -> None:
+    """Once a process, not once a question."""
+    logger.warning("%s: %s", tier, warning)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
-Kind = Literal["number", "expression", "choice", "boolean", "text"]
+Kind = Literal["number", "expression", "choice", "boolean", "text", "code"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

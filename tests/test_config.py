@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from corea.config import Config, EmbeddedTier, api_key_of, default, parse, template
+from corea.config import Config, EmbeddedTier, api_key_of, default, parse, template, without_password
 from corea.errors import ConfigError
 
 SMALL = '[[tiers]]\nname = "small"\nkind = "embedded"\nmodel = "qwen2.5-coder-0.5b"\nthreshold = 0.9\n'
@@ -66,6 +66,25 @@ def test_a_configuration_is_frozen() -> None:
         (SMALL + REMOTE.replace("http://127.0.0.1:1/v1", "127.0.0.1"), "tiers[1].base_url", "not '127.0.0.1'"),
         ("[cascade]\ndeadline_s = 0\n" + SMALL + LARGE, "cascade.deadline_s", "greater than 0"),
         (SMALL.replace('"small"', '"a b"') + LARGE, "tiers[0].name", "not 'a b'"),
+        (SMALL + 'certificate = "c.json"\n' + LARGE, "tiers[0].threshold", "a threshold and a certificate"),
+        (SMALL + LARGE + 'certificate = "c.json"\n', "tiers[1].certificate", "remove its certificate"),
+        (SMALL + "certificate = 3\n" + LARGE, "tiers[0].certificate", "not 3"),
+        (SMALL + 'certificat = "c.json"\n' + LARGE, "tiers[0].certificat", 'did you mean "certificate"?'),
+        (
+            SMALL + 'confidence = { estimator = "fitted" }\n' + LARGE,
+            "tiers[0].confidence",
+            "needs a map; make one with: corea eval fit",
+        ),
+        (
+            SMALL + 'confidence = { estimator = "logprob", map = "m.json" }\n' + LARGE,
+            "tiers[0].confidence",
+            'a map is applied by estimator = "fitted"',
+        ),
+        (
+            SMALL + 'confidence = { estimator = "fitted", map = "m.json", ask = "inline" }\n' + LARGE,
+            "tiers[0].confidence",
+            'asks by none, not "inline"',
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_its_field_and_the_mend(text: str, field: str, words: str) -> None:
@@ -86,6 +105,14 @@ def test_prices_given_by_the_user_decide_the_order() -> None:
 
 def test_tiers_of_unknown_price_are_not_put_in_order() -> None:
     assert len(parse(SMALL + REMOTE, source="corea.toml").tiers) == 2
+
+
+def test_a_certificate_stands_in_for_a_threshold_and_a_threshold_given_later_for_the_certificate() -> None:
+    config = parse(SMALL.replace("threshold = 0.9", 'certificate = "c.json"') + LARGE, source="x")
+    assert (config.tiers[0].threshold, config.tiers[0].certificate) == (None, Path("c.json"))
+    overridden = config.with_threshold(0.3)
+    assert (overridden.tiers[0].threshold, overridden.tiers[0].certificate) == (0.3, None)
+    assert config.tiers[0].certificate == Path("c.json")
 
 
 def test_with_threshold_changes_every_tier_but_the_last() -> None:
@@ -133,6 +160,70 @@ def test_a_file_that_is_not_there_says_how_to_write_one(tmp_path: Path) -> None:
         Config.load(tmp_path / "none.toml")
 
 
+def placed(folder: Path, written: str, *, kind: str) -> str:
+    """Where a path of a corea.toml leads."""
+    small = SMALL.replace("threshold = 0.9\n", "")
+    text = {
+        "certificate": f'{small}certificate = "{written}"\n',
+        "map": f'{SMALL}confidence = {{ estimator = "fitted", map = "{written}" }}\n',
+        "adapter": f'{SMALL}adapters = [{{ path = "{written}", scale = 0.5 }}]\n',
+        "model": SMALL.replace("qwen2.5-coder-0.5b", written),
+    }[kind]
+    (folder / "corea.toml").write_text(text + REMOTE)
+    tier = Config.load(folder / "corea.toml").tiers[0]
+    assert isinstance(tier, EmbeddedTier)
+    found = {
+        "certificate": tier.certificate,
+        "map": tier.confidence.map,
+        "adapter": tier.adapters[0].path if tier.adapters else None,
+        "model": tier.model,
+    }[kind]
+    return str(found)
+
+
+@pytest.mark.parametrize("kind", ["certificate", "map", "adapter", "model"])
+def test_relative_paths_are_taken_from_the_files_folder_and_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    here, there, user = (tmp_path / name for name in ("here", "there", "user"))
+    for folder in (here, there, user):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(user))
+    assert placed(there, "x.gguf", kind=kind) == str(there / "x.gguf")
+    assert placed(there, "sub/x.GGUF", kind=kind) == str(there / "sub" / "x.GGUF")
+    assert Path(placed(there, "../here/x.gguf", kind=kind)).resolve() == here / "x.gguf"
+    assert placed(there, str(here / "x.gguf"), kind=kind) == str(here / "x.gguf")
+    assert placed(there, "~/x.gguf", kind=kind) == str(user / "x.gguf")
+    # A name beginning with ~ that is no user's home is a name.
+    assert placed(there, "~no-such-user.gguf", kind=kind) == str(there / "~no-such-user.gguf")
+
+
+def test_a_relative_path_means_the_same_whoever_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    file = tmp_path / "sub" / "corea.toml"
+    file.write_text(SMALL.replace("threshold = 0.9", 'certificate = "c.json"') + LARGE)
+
+    def certificate() -> Path:
+        found = Config.load().tiers[0].certificate
+        assert found is not None
+        return found.resolve()
+
+    monkeypatch.chdir(file.parent)
+    assert certificate() == tmp_path / "sub" / "c.json"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COREA_CONFIG", "sub/corea.toml")
+    assert certificate() == tmp_path / "sub" / "c.json"
+
+
+def test_names_of_catalogue_models_and_of_remote_ones_are_no_paths(tmp_path: Path) -> None:
+    (tmp_path / "corea.toml").write_text(SMALL + REMOTE.replace('"m"', '"org/model.gguf"'))
+    assert [tier.model for tier in Config.load(tmp_path / "corea.toml").tiers] == [
+        "qwen2.5-coder-0.5b",
+        "org/model.gguf",
+    ]
+
+
 def test_every_configuration_key_is_in_the_readme() -> None:
     from corea.config import (
         Adapter,
@@ -162,3 +253,17 @@ def test_every_configuration_key_is_in_the_readme() -> None:
 def test_secrets_are_no_fields() -> None:
     assert not dataclasses.is_dataclass(Config)
     assert "api_key" not in {key for tier in default().tiers for key in type(tier).model_fields}
+
+
+@pytest.mark.parametrize(
+    "url,shown",
+    [
+        ("postgresql://ann:s3cr@t@db:5432/corea?password=s3cret", "postgresql://ann:***@db:5432/corea"),
+        ("postgresql+psycopg://ann:secret@/corea", "postgresql+psycopg://ann:***@/corea"),
+        ("postgresql://ann@db/corea", "postgresql://ann@db/corea"),
+        ("sqlite:////tmp/a:b@c.db", "sqlite:////tmp/a:b@c.db"),
+        (None, None),
+    ],
+)
+def test_a_database_is_shown_without_its_password(url: str | None, shown: str | None) -> None:
+    assert without_password(url) == shown

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
@@ -19,6 +21,8 @@ from corea.grading.answers import boolean_of, number_of
 from corea.types import Kind, Request, Trace
 
 _KINDS = get_args(Kind)
+#: LaTeX, powers, roots, equations, and what stands in brackets.
+_FORMULA = re.compile(r"\\[A-Za-z]|[\^=√π∞]|^[(\[].*[)\]]$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +113,7 @@ def read_questions(path: Path, seen: set[bytes] | None = None) -> Iterator[Quest
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield _question(number, line, seen)
-    except (OSError, EOFError) as exc:
+    except (OSError, EOFError, zlib.error) as exc:
         raise InputError(f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}") from exc
 
 
@@ -119,7 +123,9 @@ def infer_kind(gold: str) -> Kind:
         return "choice"
     if boolean_of(gold) is not None and len(gold.split()) == 1:
         return "boolean"
-    return "number" if number_of(gold) is not None else "text"
+    if number_of(gold) is not None:
+        return "number"
+    return "expression" if _FORMULA.search(gold) else "text"
 
 
 def _open(path: Path) -> BinaryIO | gzip.GzipFile:
@@ -174,6 +180,9 @@ def _checked(row: Any) -> Question:
     if kind is not None and kind not in _KINDS:
         raise ValueError(f'"kind" must be one of {", ".join(_KINDS)}, not "{kind}"')
     gold = None if gold is None else str(gold)
+    if kind == "code" and gold is not None and isinstance(entry := row.get("entry_point"), str):
+        # HumanEval's tests are a function that wants to be called with the program's.
+        gold += f"\n\ncheck({entry})\n"
     return Question(
         id=str(row["id"]),
         question=row["question"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from corea.batch.journal import Journal
 from corea.batch.rows import BadLine, Question, Row, key, read_questions
 from corea.cascade import Cascade
 from corea.errors import CascadeExhausted, InputError
-from corea.grading.answers import grade
+from corea.grading.answers import check_allowed, grade
 from corea.streams import bounded_map
+from corea.types import Kind
 
 #: Bad lines that are told one by one; a file may hold millions.
 MAX_BAD_LINE_SAMPLES = 20
@@ -80,6 +82,7 @@ async def run_batch(
     sink: Path,
     *,
     concurrency: int,
+    allow_code: bool = False,
     on_start: Callable[[int, int], None] = lambda total, done: None,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Summary:
@@ -91,7 +94,7 @@ async def run_batch(
     if await asyncio.to_thread(_same_file, source, sink):
         raise InputError(f"{sink} is the input; choose another output file")
     summary = Summary()
-    ids = _check(source, summary)
+    ids = _check(source, summary, allow_code=allow_code)
     done: set[bytes] = set()
 
     def take_up(values: Mapping[str, Any]) -> bool:
@@ -112,8 +115,9 @@ async def run_batch(
             )
         on_start(len(ids), len(done))
         del ids
+        answer = partial(_answer, cascade, allow_code=allow_code)
         todo = (question for question in _questions(source) if key(question.id) not in done)
-        async for row in bounded_map(lambda question: _answer(cascade, question), todo, concurrency=concurrency):
+        async for row in bounded_map(answer, todo, concurrency=concurrency):
             output.write(row.line)
             summary.add(row)
             on_row(row)
@@ -124,14 +128,18 @@ def _same_file(source: Path, sink: Path) -> bool:
     return source.resolve() == sink.resolve()
 
 
-def _check(source: Path, summary: Summary) -> set[bytes]:
+def _check(source: Path, summary: Summary, *, allow_code: bool) -> set[bytes]:
     """Keys of all usable ids. A first pass, so that what is wrong is known before money is spent."""
     ids: set[bytes] = set()
+    kinds: set[Kind | None] = set()
     for item in read_questions(source, seen=ids):
         if isinstance(item, BadLine):
             summary.bad_lines += 1
             if len(summary.bad_line_samples) < MAX_BAD_LINE_SAMPLES:
                 summary.bad_line_samples.append(item)
+        elif item.gold is not None:
+            kinds.add(item.kind)
+    check_allowed(kinds, allow_code=allow_code)
     if not ids:
         first = f" (first: {summary.bad_line_samples[0]})" if summary.bad_lines else ""
         raise InputError(f"{source} has no questions{first}")
@@ -142,7 +150,7 @@ def _questions(source: Path) -> Iterator[Question]:
     return (item for item in read_questions(source) if isinstance(item, Question))
 
 
-async def _answer(cascade: Cascade, question: Question) -> Row:
+async def _answer(cascade: Cascade, question: Question, *, allow_code: bool) -> Row:
     try:
         trace = await cascade.ask(question.request)
     except (CascadeExhausted, InputError) as exc:
@@ -152,5 +160,7 @@ async def _answer(cascade: Cascade, question: Question) -> Row:
     correct = None
     if question.gold is not None and question.kind is not None:
         # In a thread: an expression may take seconds, and other questions must go on meanwhile.
-        correct = await asyncio.to_thread(grade, trace.answer, question.gold, question.kind)
+        correct = await asyncio.to_thread(
+            grade, trace.answer, question.gold, question.kind, allow_code=allow_code, prompt=question.question
+        )
     return Row.of(question, trace, correct=correct)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from corea import __version__
-from corea.cli import ask, batch, certify, config, demo, eval, models, trace
+from corea.cli import ask, batch, certify, config, demo, eval, keys, ledger, models, serve, trace
 
 app = typer.Typer(
     name="corea",
@@ -21,10 +21,13 @@ app.command("ask")(ask.ask)
 app.command("batch")(batch.batch)
 app.command("demo")(demo.demo)
 app.command("certify")(certify.certify)
+app.command("serve")(serve.serve)
 app.add_typer(eval.app, name="eval")
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")
 app.add_typer(trace.app, name="trace")
+app.add_typer(ledger.app, name="ledger")
+app.add_typer(keys.app, name="keys")
 
 
 def _version(wanted: bool) -> None:

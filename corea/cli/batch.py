@@ -13,7 +13,7 @@ from rich.table import Table
 from corea.batch.run import Summary, run_batch
 from corea.cascade import DEFAULT_CONCURRENCY, Cascade
 from corea.cli.console import print_json, remark, stdout
-from corea.cli.options import ConfigFile, Json, Threshold, load
+from corea.cli.options import AllowCode, ConfigFile, Json, Threshold, load
 from corea.cli.progress import QuestionBar
 from corea.cli.shapes import summary_json
 from corea.config import Config, price_remark
@@ -30,12 +30,13 @@ def batch(
     config: ConfigFile = None,
     threshold: Threshold = None,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Questions at once.")] = DEFAULT_CONCURRENCY,
+    allow_code: AllowCode = False,
     json: Json = False,
 ) -> None:
     """Answer a file of questions. Stopped at any moment, the same command goes on where it stopped."""
     loaded = load(config, threshold)
     try:
-        summary = asyncio.run(_run(loaded, source, sink, concurrency))
+        summary = asyncio.run(_run(loaded, source, sink, concurrency, allow_code))
     except KeyboardInterrupt:
         remark(f"the rows so far are in {sink}; the same command goes on from there")
         raise
@@ -52,12 +53,18 @@ def batch(
         raise typer.Exit(1)
 
 
-async def _run(config: Config, source: Path, sink: Path, concurrency: int) -> Summary:
+async def _run(config: Config, source: Path, sink: Path, concurrency: int, allow_code: bool) -> Summary:
     async with Cascade.from_config(config) as cascade:
         with ExitStack() as shown:
             bar = QuestionBar(shown)
             return await run_batch(
-                cascade, source, sink, concurrency=concurrency, on_start=bar.start, on_row=lambda row: bar.advance()
+                cascade,
+                source,
+                sink,
+                concurrency=concurrency,
+                allow_code=allow_code,
+                on_start=bar.start,
+                on_row=lambda row: bar.advance(),
             )
 
 

@@ -11,12 +11,12 @@ import typer
 
 from corea.cli.console import print_json, remark, stdout
 from corea.cli.extras import extra
-from corea.cli.options import DropIncomplete, Json, Large, OutcomesFiles, Small
+from corea.cli.options import Delta, DropIncomplete, Json, Large, MaxDrop, OutcomesFiles, Small
 from corea.errors import InputError
 
 if TYPE_CHECKING:
     from corea.evaluate.certification import Choice
-    from corea.policy.certificate import Certificate, Promise
+    from corea.policy.certificate import Certificate, Certified, Promise
 
 #: More promises than this are only in the file.
 MAX_SHOWN = 30
@@ -24,13 +24,9 @@ MAX_SHOWN = 30
 
 def certify(
     outcomes: OutcomesFiles,
-    out: Annotated[Path, typer.Option("--out", help="Where the certificate goes, JSON.")],
-    max_drop: Annotated[
-        float, typer.Option("--max-drop", help="Accuracy that may be lost: 0.02 is two points.", min=0, max=1)
-    ] = 0.02,
-    delta: Annotated[
-        float, typer.Option("--delta", help="Probability that the promise is broken all the same.", min=0, max=1)
-    ] = 0.05,
+    out: Annotated[Path, typer.Option("--out", dir_okay=False, help="Where the certificate goes, JSON.")],
+    max_drop: MaxDrop = 0.02,
+    delta: Delta = 0.05,
     signal: Annotated[
         str | None,
         typer.Option("--signal", help="Confidence to certify. Default: the best, by a third of the questions."),
@@ -60,10 +56,12 @@ def certify(
         raise InputError("--map brings its own signal; leave out --signal")
     if split_delta and by is None:
         raise InputError("--split-delta shares delta among tasks; add --by task")
+    if out.resolve() in {path.resolve() for path in (*outcomes, map or outcomes[0])}:
+        raise InputError(f"{out} is one of the inputs; choose another --out")
     rows = merge([read(path) for path in outcomes])
     pair, left_out = pair_of(rows, small=small, large=large, drop_incomplete=drop_incomplete)
     fitted = None if map is None else read_map(map)
-    choice = choose(pair, signal) if fitted is None else with_map(pair, fitted, rows)
+    choice = choose(pair, signal, rows) if fitted is None else with_map(pair, fitted, rows)
     terms = Terms(max_drop=max_drop, delta=delta, by_task=by == "task", split_delta=split_delta)
     created_at = datetime.now(UTC).isoformat(timespec="seconds")
     made = certificate_of(rows, choice, terms, created_at=created_at, fitted=fitted)
@@ -93,42 +91,61 @@ def _as_json(made: Certificate, choice: Choice, left_out: int, out: Path) -> dic
 
 
 def _show(made: Certificate, choice: Choice, out: Path, map: Path | None) -> None:
-    say = stdout().print
-    say(f"{made.small} → {made.large}, by {choice.signal}, {len(choice.pair):,} questions", style="bold", markup=False)
+    _say(f"{made.small} → {made.large}, by {choice.signal}, {len(choice.pair):,} questions", style="bold")
     if choice.chosen_on:
-        say(f"{choice.signal} was chosen on {choice.chosen_on:,} other questions; --signal names one instead")
+        _say(f"{choice.signal} was chosen on {choice.chosen_on:,} other questions; --signal names one instead")
     for promise in made.promises[:MAX_SHOWN]:
         _show_promise(promise)
     if len(made.promises) > MAX_SHOWN:
-        say(f"\n… and {len(made.promises) - MAX_SHOWN} tasks more, in {out}")
-    say(f"\nWritten to {out}.", markup=False)
+        _say(f"\n… and {len(made.promises) - MAX_SHOWN} tasks more, in {out}")
+    _say(f"\nWritten to {out}.")
     if made.models_hash is None:
-        say("It was made from foreign outcomes, which do not say what models answered: no cascade runs by it.")
+        _say("It was made from foreign outcomes, which do not say what models answered: no cascade runs by it.")
         return
-    say(f'In corea.toml, for the tier "{made.small}", instead of a threshold:\n', markup=False)
-    say(f'certificate = "{out}"', markup=False)
-    say(f"confidence = {_configured(made.signal, map)}", markup=False)
+    _say(f'In corea.toml, for the tier "{made.small}", instead of a threshold:\n')
+    _say(f"certificate = {_quoted(out)}")
+    _say(f"confidence = {_configured(made.signal, map)}")
 
 
 def _show_promise(promise: Promise) -> None:
-    say, found = stdout().print, promise.certified
-    say(f"\n{promise.task}" if promise.task else "", style="bold", markup=False)
+    found = promise.certified
+    _say(f"\n{promise.task}" if promise.task else "", style="bold")
+    _say(f"  threshold        {_kept(found)}")
+    saving = "unknown, as costs are" if found.expected_saving is None else f"{found.expected_saving:.1%}, net"
+    _say(f"  expected saving  {saving}")
     if found.threshold is not None:
-        tied = "" if found.tie_fraction >= 1 else f", and of those exactly there {found.tie_fraction:.1%}"
-        say(f"  threshold        {found.threshold:.6g} and above are kept{tied}")
-        saving = "unknown, as costs are" if found.expected_saving is None else f"{found.expected_saving:.1%}, net"
-        say(f"  expected saving  {saving}")
-        say(f"  expected drop    {100 * found.drop:+.2f} points ({found.harm} harmed, {found.gain} gained)")
-    say(f"  method           {found.method}, n = {found.n:,}, δ = {found.delta:g}")
-    say(f"  {found.promise}")
+        _say(f"  expected drop    {100 * found.drop:+.2f} points ({found.harm} harmed, {found.gain} gained)")
+    if found.needed_n is not None:
+        _say(f"  needed           {found.needed_n:,} questions")
+    _say(f"  method           {found.method}, n = {found.n:,}, max drop = {found.max_drop:g}, δ = {found.delta:g}")
+    _say(f"  {found.promise}")
+
+
+def _kept(found: Certified) -> str:
+    if found.threshold is None:
+        return "null: always defer, without asking the small model"
+    tied = "" if found.tie_fraction >= 1 else f", and of those exactly there {found.tie_fraction:.1%}"
+    # No digit may be lost to rounding: whoever copies it must not keep other questions.
+    return f"{found.threshold!r} and above are kept{tied}"
 
 
 def _configured(signal: str, map: Path | None) -> str:
     """The ``confidence`` that a tier must have for a signal, as TOML."""
     name, *rest = signal.split(":")
     if name == "fitted":
-        return f'{{ estimator = "fitted", map = "{map}" }}'
+        return f'{{ estimator = "fitted", map = {_quoted(map)} }}'
     if name == "self_consistency":
         return f'{{ estimator = "self_consistency", samples = {rest[0]} }}'
     estimator = name.removesuffix("_followup")
     return f'{{ estimator = "{estimator}", ask = "followup" }}' if estimator != name else f'{{ estimator = "{name}" }}'
+
+
+def _quoted(path: object) -> str:
+    """A string as TOML writes it."""
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _say(line: str, style: str | None = None) -> None:
+    # As it is: names may hold brackets, and a line that is to be copied must not be broken.
+    stdout().print(line, style=style, markup=False, soft_wrap=True)

@@ -9,7 +9,7 @@ import typer
 
 from corea.cli.console import print_json, show_warnings
 from corea.cli.options import ConfigFile, Json
-from corea.config import Config, find, template
+from corea.config import Config, find, template, without_password
 from corea.errors import InputError
 
 app = typer.Typer(help="Write, check and show a configuration.", no_args_is_help=True)
@@ -65,13 +65,16 @@ def show(config: ConfigFile = None, json: Json = False) -> None:
     """Print the configuration in force, defaults filled in."""
     found = find(config)
     loaded = Config.load(config)
+    ledger = {**loaded.ledger.model_dump(mode="json"), "url": without_password(loaded.ledger.url)}
     if json:
-        print_json({"source": str(found) if found else "built-in", **loaded.model_dump(mode="json")})
+        shown = {**loaded.model_dump(mode="json"), "ledger": ledger}
+        print_json({"source": str(found) if found else "built-in", **shown})
         return
     typer.echo(f"# {found or 'built-in configuration'}")
-    for section, values in (("cascade", loaded.cascade), ("ledger", loaded.ledger)):
+    sections = {"cascade": loaded.cascade.model_dump(mode="json"), "ledger": ledger}
+    for section, values in {**sections, "gateway": loaded.gateway.model_dump(mode="json")}.items():
         typer.echo(f"\n[{section}]")
-        _lines(values.model_dump(mode="json"))
+        _lines(values)
     for tier in loaded.tiers:
         typer.echo("\n[[tiers]]")
         _lines(tier.model_dump(mode="json"))

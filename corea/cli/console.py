@@ -9,7 +9,6 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 
 
 def stderr() -> Console:
@@ -24,7 +23,7 @@ def stdout() -> Console:
 
 def fail(message: str) -> None:
     """One line on stderr."""
-    stderr().print(f"[bold red]error:[/] {_escaped(message)}", soft_wrap=True)
+    stderr().print(f"[bold red]error:[/] {_escaped(' '.join(message.split()))}", soft_wrap=True)
 
 
 def remark(message: str) -> None:
@@ -37,10 +36,14 @@ def print_json(value: Any) -> None:
 
 def show_warnings() -> None:
     """Warnings of the library, one dim line each, on stderr."""
-    handler = RichHandler(console=stderr(), show_time=False, show_path=False, show_level=False, markup=False)
     logger = logging.getLogger("corea")
-    logger.handlers[:] = [handler]
+    logger.handlers[:] = [_Remarks()]
     logger.setLevel(logging.WARNING)
+
+
+class _Remarks(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        remark(" ".join(record.getMessage().split()))
 
 
 def _escaped(text: str) -> str:

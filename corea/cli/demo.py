@@ -77,7 +77,9 @@ def _verdict(attempt: Attempt) -> Text:
     confidence, threshold = attempt.confidence.value, attempt.decision.threshold
     if attempt.decision.reason is Reason.LAST_TIER:
         return text.append(f"final  {attempt.latency_s:.1f} s", "dim")
-    sign = "≥" if attempt.decision.keep else "<"
+    if attempt.decision.reason is Reason.NOT_CERTIFIED:
+        return Text(f"{attempt.tier} was not asked: its certificate promises nothing")
+    sign = "≥" if attempt.decision.keep else "=" if attempt.decision.reason is Reason.TIED else "<"
     told = "confidence unknown" if confidence is None else f"confidence {number(confidence)} {sign} {number(threshold)}"
     text.append(f"{told}  ")
     text.append(

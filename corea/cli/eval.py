@@ -11,10 +11,22 @@ from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from corea.cli.console import print_json, remark, stdout
 from corea.cli.extras import extra
-from corea.cli.options import ConfigFile, DropIncomplete, Json, Large, OutcomesFiles, Small, load
+from corea.cli.options import (
+    AllowCode,
+    ConfigFile,
+    Delta,
+    DropIncomplete,
+    Json,
+    Large,
+    MaxDrop,
+    OutcomesFiles,
+    Small,
+    load,
+)
 from corea.cli.progress import QuestionBar
 from corea.errors import InputError
 
@@ -28,14 +40,18 @@ def run(
         typer.Option(
             "--data",
             metavar="FILE",
-            help="Questions with answers: JSONL or .gz, gsm8k-sample, or hf:owner/name:split (extra hub). May be repeated.",
+            help="Questions with answers: JSONL or .gz, gsm8k-sample, or hf:owner/name:split (extra hub). "
+            "May be repeated.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Outcomes, Parquet. A run that stopped goes on from there.")],
+    out: Annotated[
+        Path, typer.Option("--out", dir_okay=False, help="Outcomes, Parquet. A run that stopped goes on from there.")
+    ],
     tiers: Annotated[str | None, typer.Option("--tiers", help="Names, comma-separated. Default: all.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Questions of each file.")] = None,
     samples: Annotated[int, typer.Option("--samples", min=0, help="Extra answers for self-consistency.")] = 0,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Questions at once.")] = 4,
+    allow_code: AllowCode = False,
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
@@ -48,12 +64,16 @@ def run(
         from corea.evaluate.run import Plan
         from corea.evaluate.run import run as run_plan
 
+    if out.resolve() in {Path(source).resolve() for source in data}:
+        raise InputError(f"{out} is one of the inputs; choose another --out")
     questions = read_graded(data, limit=limit)
     loaded = load(config)
-    built = {tier.name: tier for tier in tiers_of(loaded)}
-    names = tiers.split(",") if tiers else list(built)
-    if unknown := [name for name in names if name not in built]:
+    built = {tier.name: tier for tier in tiers_of(loaded, to_measure=True)}
+    wanted = [name.strip() for name in tiers.split(",")] if tiers else list(built)
+    if unknown := [name for name in wanted if name not in built]:
         raise InputError(f'no tier is called "{unknown[0]}"; there are: {", ".join(built)}')
+    # Cheapest first, whatever the order in which they were named.
+    names = [name for name in built if name in wanted]
     shapes = shapes_of(loaded)
     plan = Plan(
         questions=questions,
@@ -61,6 +81,7 @@ def run(
         out=out,
         shapes=[shapes[name] for name in names],
         samples=samples,
+        allow_code=allow_code,
         concurrency=concurrency,
     )
 
@@ -90,7 +111,7 @@ def run(
 @app.command("import")
 def import_(
     source: Annotated[Path, typer.Argument(help="Foreign outcomes, one JSON object a line, plain or .gz.")],
-    out: Annotated[Path, typer.Option("--out", help="Outcomes, Parquet.")],
+    out: Annotated[Path, typer.Option("--out", dir_okay=False, help="Outcomes, Parquet.")],
     json: Json = False,
 ) -> None:
     """Take in what other tools recorded: id, tier, correct, and where known confidence, cost_usd, tokens, task."""
@@ -113,7 +134,7 @@ def import_(
 @app.command()
 def fit(
     outcomes: OutcomesFiles,
-    out: Annotated[Path, typer.Option("--out", help="Where the confidence map goes, JSON.")],
+    out: Annotated[Path, typer.Option("--out", dir_okay=False, help="Where the confidence map goes, JSON.")],
     kind: Annotated[
         Literal["platt", "isotonic", "temperature", "fitted"],
         typer.Option("--kind", help="What is fitted; fitted combines several signals."),
@@ -135,11 +156,16 @@ def fit(
 
     from corea.confidence.fitted import save
 
+    if out.resolve() in {path.resolve() for path in outcomes}:
+        raise InputError(f"{out} is one of the inputs; choose another --out")
     rows = merge([read(path) for path in outcomes])
     pair, left_out = pair_of(rows, small=small, large=large, drop_incomplete=drop_incomplete)
     created_at = datetime.now(UTC).isoformat(timespec="seconds")
-    made = fit_map(rows, pair, kind, tuple(signal or pair.confidence), share=share, created_at=created_at)
-    save(made.map, out)
+    made = fit_map(rows, pair, kind, tuple(signal or ()), share=share, created_at=created_at)
+    try:
+        save(made.map, out)
+    except OSError as exc:
+        raise InputError(f"cannot write {out}: {exc.strerror or exc}; choose another --out") from exc
     if left_out:
         remark(f"{left_out} questions were left out: a tier did not answer them")
     if made.note:
@@ -148,9 +174,73 @@ def fit(
         print_json({**asdict(made), "left_out": left_out, "out": str(out)})
         return
     table = Table("", "ECE", "Brier", "AUROC", box=None)
+    missing: dict[str, None] = {}
     for name, measured in (*made.before.items(), (f"after ({kind})", made.after)):
-        shown = (measured.ece_equal_mass, measured.brier, measured.auroc)
-        table.add_row(name, *("–" if one.value is None else f"{one.value:.3f}" for one in shown))
+        shown = {"ECE": measured.ece_equal_mass, "Brier": measured.brier, "AUROC": measured.auroc}
+        table.add_row(Text(name), *("–" if one.value is None else f"{one.value:.3f}" for one in shown.values()))
+        missing |= {f"no {figure}: {one.note}": None for figure, one in shown.items() if one.value is None}
     typer.echo(f"fitted on {made.map.n:,} questions, checked on {made.n_check:,} others:")
     stdout().print(table)
+    for told in missing:
+        typer.echo(told)
     typer.echo(f"written to {out}; certify it with: corea certify … --map {out}")
+
+
+@app.command()
+def report(
+    outcomes: OutcomesFiles,
+    out: Annotated[
+        Path | None, typer.Option("--out", dir_okay=False, help="The page: one HTML file that needs no network.")
+    ] = None,
+    signal: Annotated[
+        str | None,
+        typer.Option("--signal", help="Confidence to judge by. Default: the best, by a third of the questions."),
+    ] = None,
+    max_drop: MaxDrop = 0.02,
+    delta: Delta = 0.05,
+    title: Annotated[str | None, typer.Option("--title", help="Heading of the page.")] = None,
+    small: Small = None,
+    large: Large = None,
+    drop_incomplete: DropIncomplete = False,
+    json: Json = False,
+) -> None:
+    """Say what a cascade would cost and lose, how true the confidence is, and where it fails, as a page or as JSON."""
+    if out is None and not json:
+        raise InputError("say where the page goes, --out report.html, or print every figure with --json")
+    if out is not None and out.resolve() in {file.resolve() for file in outcomes}:
+        raise InputError(f"{out} is one of the inputs; choose another --out")
+    with extra("evaluate"):
+        import numpy as np
+
+        from corea.evaluate.certification import usable_signals
+        from corea.evaluate.outcomes import read
+        from corea.evaluate.pairs import merge, pair_of
+        from corea.evaluate.report import report as figures_of
+        from corea.evaluate.report import to_html, to_json
+
+    rows = merge([read(path) for path in outcomes])
+    pair, left_out = pair_of(rows, small=small, large=large, drop_incomplete=drop_incomplete)
+    made = figures_of(
+        pair,
+        signal=signal,
+        max_drop=max_drop,
+        delta=delta,
+        # The same outcomes give the same page.
+        rng=np.random.default_rng(0),
+        title=title or f"{pair.small} → {pair.large}",
+        source=", ".join(file.name for file in outcomes),
+        candidates=usable_signals(rows, pair),
+        data_hash=rows.metadata.get("data_hash"),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    if left_out:
+        remark(f"{left_out} questions were left out: a tier did not answer them")
+    if out is not None:
+        try:
+            out.write_text(to_html(made), encoding="utf-8")
+        except OSError as exc:
+            raise InputError(f"cannot write {out}: {exc.strerror or exc}; choose another --out") from exc
+    if json:
+        print_json({**to_json(made), "left_out": left_out, "out": None if out is None else str(out)})
+    else:
+        typer.echo(f"{len(pair):,} questions, {pair.small} → {pair.large}: open {out} in a browser")

@@ -14,4 +14,4 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as exc:
-        raise ExtraMissing(package=exc.name or name, extra=name) from exc
+        raise ExtraMissing(package=(exc.name or name).partition(".")[0], extra=name) from exc

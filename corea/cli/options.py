@@ -16,11 +16,20 @@ ConfigFile = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help='Grade questions of kind "code" by running the programs, in a sandbox.')
+]
 OutcomesFiles = Annotated[list[Path], typer.Argument(help="Outcomes, of: corea eval run, or: corea eval import.")]
 Small = Annotated[str | None, typer.Option("--small", help="The tier that answers first. Default: the cheapest.")]
 Large = Annotated[str | None, typer.Option("--large", help="The tier it defers to. Default: the dearest.")]
 DropIncomplete = Annotated[
     bool, typer.Option("--drop-incomplete", help="Leave out questions that a tier did not answer, and say how many.")
+]
+MaxDrop = Annotated[
+    float, typer.Option("--max-drop", help="Accuracy that may be lost: 0.02 is two points.", min=0, max=1)
+]
+Delta = Annotated[
+    float, typer.Option("--delta", help="Probability that the promise is broken all the same.", min=0, max=1)
 ]
 Threshold = Annotated[
     float | None,

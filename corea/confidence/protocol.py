@@ -19,6 +19,9 @@ DIGIT_VALUES: tuple[float, ...] = tuple((digit + 0.5) / 10 for digit in range(10
 #: Instruction to a model that is not asked for its confidence in the same breath.
 PLAIN_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 
+#: Instruction for a question whose answer is a program.
+CODE_PROMPT = "Please put the whole program into one ```python block."
+
 #: Instruction to a model that states its confidence inline.
 INLINE_PROMPT = (
     "Please reason step by step. End with exactly two lines:\n"
@@ -30,6 +33,11 @@ INLINE_PROMPT = (
 INLINE_SUFFIX = (
     "\n\nEnd with exactly two lines:\nAnswer: <the final answer alone>\n"
     "Confidence: <one digit from 0 to 9: 0 = surely wrong, 9 = surely right>"
+)
+
+#: Appended where the answer is a program, which has no line of its own.
+INLINE_CODE_SUFFIX = (
+    "\n\nAfter it, end with exactly one line:\nConfidence: <one digit from 0 to 9: 0 = surely wrong, 9 = surely right>"
 )
 
 #: Second turn that asks for the digit.
@@ -122,6 +130,8 @@ KIND_HINTS: dict[Kind, str] = {
 
 def system_prompt(*, inline: bool, custom: str | None = None, kind: Kind | None = None) -> str:
     """The instruction a tier gives its model. A custom one keeps the user's words and gains the protocol's."""
+    if kind == "code":
+        return (custom or CODE_PROMPT) + (INLINE_CODE_SUFFIX if inline else "")
     if custom is not None:
         return custom + INLINE_SUFFIX if inline else custom
     hint = KIND_HINTS.get(kind, "") if kind else ""
@@ -196,6 +206,9 @@ def _word_value(text: str) -> float | None:
 
 
 def _answer(text: str, kind: Kind | None) -> str | None:
+    if kind == "code":
+        # The whole reply is the answer: the grader looks for the program in it.
+        return None
     for pattern in (_ANSWER_LINE, _HASHES):
         if (match := _last(pattern, text)) and (clean := _clean(match["answer"])):
             return clean

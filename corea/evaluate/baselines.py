@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,9 +26,6 @@ from corea.evaluate.metrics import DEFAULT, Estimate, Indices, Resamples, Settin
 from corea.evaluate.outcomes import Floats, Pair, Strings
 
 Family = Literal["bound", "signal", "router", "rule"]
-
-#: Small-model replies that a signal needs where its cost was not recorded, the answer itself among them.
-REPLIES: Mapping[str, float] = MappingProxyType({"self_consistency": 6.0})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +55,11 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """``points``: of a curve; ``epsilon``: accuracy that the naive rule may give up; ``replies``: see ``REPLIES``."""
+    """``points``: of a curve; ``epsilon``: accuracy that the naive rule may give up."""
 
     points: int = 21
     epsilon: float = 0.02
     folds: int = 5
-    replies: Mapping[str, float] = field(default_factory=lambda: REPLIES)
 
 
 def compare(
@@ -200,10 +195,7 @@ def _curve(
 def _signal(priced: _Priced, signal: str, options: Options) -> list[Baseline]:
     """The signal at many thresholds, and what each rule makes of it."""
     pair = priced.pair
-    judged = pair.judged_by(signal)
-    if signal not in pair.signal_cost_nano_usd:
-        judged = replace(judged, small_cost_nano_usd=pair.small_cost_nano_usd * options.replies.get(signal, 1.0))
-    own = replace(priced, pair=judged)
+    own = replace(priced, pair=pair.judged_by(signal))
     points, note = _curve(own, pair.confidence[signal], options, small_first=True)
     return [
         Baseline(name=signal, family="signal", signal=signal, points=points, note=note),

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from corea.confidence import SelfConsistency
 from corea.confidence.fitted import ConfidenceMap, Kind, checksum
+from corea.confidence.named import INLINE
 from corea.errors import InputError
-from corea.evaluate.curves import area_under, curve_of
+from corea.evaluate.curves import DeferralCurve, area_under, curve_of
 from corea.evaluate.maps import CheckedMap, fit, mapped, split
 from corea.evaluate.outcomes import Outcomes, Pair
 from corea.evaluate.pairs import has_texts, tie_keys
-from corea.identity import hashes_of, signal_label
+from corea.identity import Shape, as_last, asks_inline, hashes_of, signal_label
 from corea.policy.certificate import Certificate, Certified, Promise
 from corea.policy.certify import certify, certify_by_task
 
 #: Share of the questions on which a signal is chosen, where the user named none. The others certify.
 CHOICE_SHARE = 1 / 3
-_CHOICE_SALT = "signal"
+CHOICE_SALT = "signal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,25 +49,26 @@ class Terms:
     split_delta: bool = False
 
 
-def choose(pair: Pair, signal: str | None) -> Choice:
+def choose(pair: Pair, signal: str | None, outcomes: Outcomes) -> Choice:
     """The named signal on all questions; or the best one by a third of them, with the other two thirds to certify.
 
     To choose and to certify on the same questions would void the promise. Raises :class:`InputError` for a signal that
-    the outcomes lack, and where they hold none.
+    the outcomes lack or that a cascade could not be judged by, and where they hold none.
     """
-    if not pair.confidence:
-        raise InputError(
-            f"no row of tier {pair.small} holds a confidence, and without one nothing can be kept; "
-            "run the tier with: corea eval run, or import rows with a confidence"
-        )
-    if signal is not None or len(pair.confidence) == 1:
-        only = signal or next(iter(pair.confidence))
-        pair.judged_by(only)
-        return Choice(pair=pair, signal=only)
-    choosing = split(pair.ids, share=CHOICE_SHARE, salt=_CHOICE_SALT)
+    if signal is not None:
+        pair.judged_by(signal)
+        _check_asked((signal,), outcomes, pair)
+        return Choice(pair=pair, signal=signal)
+    usable = usable_signals(outcomes, pair)
+    if not usable:
+        raise _no_confidence(pair)
+    if len(usable) == 1:
+        return Choice(pair=pair, signal=usable[0])
+    choosing = split(pair.ids, share=CHOICE_SHARE, salt=CHOICE_SALT)
     if not choosing.any() or choosing.all():
         raise InputError(f"{len(pair)} questions are too few to choose a signal on; name one with --signal")
-    return Choice(pair=pair.where(~choosing), signal=best_signal(pair.where(choosing)), chosen_on=int(choosing.sum()))
+    candidates = replace(pair, confidence={name: pair.confidence[name] for name in usable}).where(choosing)
+    return Choice(pair=pair.where(~choosing), signal=best_signal(candidates), chosen_on=int(choosing.sum()))
 
 
 def best_signal(pair: Pair) -> str:
@@ -75,7 +79,7 @@ def best_signal(pair: Pair) -> str:
     curves = {signal: curve_of(pair, signal) for signal in pair.confidence}
     areas = {signal: area_under(curve).value for signal, curve in curves.items()}
     if any(area is None for area in areas.values()):
-        areas = {s: float(np.trapezoid(c.accuracy[::-1], c.deferral_rate[::-1])) for s, c in curves.items()}
+        areas = {signal: _area_by_deferral(curve) for signal, curve in curves.items()}
     return max(areas, key=lambda signal: areas[signal] or 0.0)
 
 
@@ -98,7 +102,7 @@ def certificate_of(
         large=pair.large,
         signal=signal_label(
             choice.signal,
-            samples=int(outcomes.metadata.get("samples") or 0),
+            samples=outcomes.samples,
             map_checksum=checksum(fitted) if fitted else "",
         ),
         tie_key="question" if has_texts(pair) else "id",
@@ -130,13 +134,21 @@ def with_map(pair: Pair, fitted: ConfidenceMap, outcomes: Outcomes) -> Choice:
     shapes = _shapes(outcomes, pair)
     if shapes and hashes_of(shapes[:1]) != (fitted.model, fitted.prompt):
         raise InputError("the map was fitted for another model or prompt than these outcomes; fit one for them")
+    _check_mappable(fitted.signals, outcomes, pair)
     return Choice(pair=mapped(pair, fitted), signal="fitted")
 
 
 def fit_map(
     outcomes: Outcomes, pair: Pair, kind: Kind, signals: tuple[str, ...], *, share: float, created_at: str
 ) -> CheckedMap:
-    """A confidence map for the small tier. Raises as :func:`corea.evaluate.maps.fit` does."""
+    """A confidence map for the small tier, of its signals; all of them where none is named.
+
+    Raises as :func:`corea.evaluate.maps.fit` does, and for signals that a cascade could not be judged by.
+    """
+    signals = tuple(dict.fromkeys(signals)) or tuple(pair.confidence)
+    if not signals:
+        raise _no_confidence(pair)
+    _check_mappable(signals, outcomes, pair)
     shapes = _shapes(outcomes, pair)
     models, prompts = hashes_of(shapes[:1]) if shapes else ("", "")
     rng = np.random.default_rng(0)
@@ -146,8 +158,12 @@ def fit_map(
 def _promises(judged: Pair, signal: str, terms: Terms) -> tuple[Promise, ...]:
     if not terms.by_task:
         return (Promise(certified=certified(judged, signal, terms)),)
-    if not len(judged.tasks):
-        raise InputError("the outcomes name no task; certify them all together, without --by task")
+    untasked = len(judged) - sum(task is not None for task in judged.tasks)
+    if untasked:
+        raise InputError(
+            f"{untasked} of {len(judged)} questions name no task, and so would be in no promise; name their tasks, or "
+            "certify all together, without --by task"
+        )
     found = certify_by_task(
         judged.confidence[signal],
         judged.small_correct,
@@ -163,7 +179,54 @@ def _promises(judged: Pair, signal: str, terms: Terms) -> tuple[Promise, ...]:
     return tuple(Promise(task=task, certified=one) for task, one in found.items())
 
 
-def _shapes(outcomes: Outcomes, pair: Pair) -> list[dict[str, object]]:
-    """Of the pair's two tiers; none for foreign outcomes."""
+def _area_by_deferral(curve: DeferralCurve) -> float:
+    """Mean accuracy over all deferral rates. Always asking the small model joins it, as in :func:`area_under`."""
+    rates, accuracies = np.append(curve.deferral_rate, 0.0), np.append(curve.accuracy, curve.small.accuracy)
+    return float(np.trapezoid(accuracies[::-1], rates[::-1]))
+
+
+def _shapes(outcomes: Outcomes, pair: Pair) -> list[Shape]:
+    """Of the pair's two tiers, as they stand in a cascade of the two; none for foreign outcomes."""
     shapes = dict(zip(outcomes.tiers, outcomes.metadata.get("shapes", ()), strict=False))
-    return [shapes[name] for name in (pair.small, pair.large) if name in shapes]
+    if pair.small not in shapes or pair.large not in shapes:
+        return []
+    return [shapes[pair.small], as_last(shapes[pair.large])]
+
+
+def usable_signals(outcomes: Outcomes, pair: Pair) -> tuple[str, ...]:
+    """Signals that a cascade can be judged by, asking the small tier just as it was asked for these outcomes.
+
+    Where the reply states the confidence, it must be a stated one: judged by another, the tier would not be asked for
+    that line, and its answers would be others.
+    """
+    shapes = _shapes(outcomes, pair)
+    stated = bool(shapes) and asks_inline(shapes[0])
+    return tuple(name for name in pair.confidence if name in INLINE or not stated)
+
+
+def _check_asked(signals: Sequence[str], outcomes: Outcomes, pair: Pair) -> None:
+    known = [name for name in signals if name in pair.confidence]
+    if not known or not set(known).isdisjoint(usable_signals(outcomes, pair)):
+        return
+    raise InputError(
+        f"tier {pair.small} was asked to state its confidence in the reply, and judged by {' and '.join(known)} it "
+        f"would not be; use {' or '.join(INLINE)}, or run it again configured with another estimator: corea eval run"
+    )
+
+
+def _check_mappable(signals: Sequence[str], outcomes: Outcomes, pair: Pair) -> None:
+    """A map's cascade must be able to ask for its signals as they were asked for here."""
+    _check_asked(signals, outcomes, pair)
+    usual = SelfConsistency().samples
+    if "self_consistency" in signals and outcomes.samples not in (0, usual):
+        raise InputError(
+            f"a map reads self_consistency of {usual} samples, not {outcomes.samples}; collect it with --samples "
+            f"{usual}, or name other signals with --signal"
+        )
+
+
+def _no_confidence(pair: Pair) -> InputError:
+    return InputError(
+        f"no row of tier {pair.small} holds a confidence, and without one nothing can be kept; "
+        "run the tier with: corea eval run, or import rows with a confidence"
+    )

@@ -9,13 +9,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from corea.errors import InputError
 from corea.evaluate.outcomes import CONFIDENCE, write
@@ -24,8 +25,15 @@ from corea.evaluate.outcomes import CONFIDENCE, write
 PLAIN_SIGNAL = "confidence"
 
 _Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_Count = Annotated[int, Field(ge=0)]
+# A million dollars, or a million seconds, is no cost or latency of one answer; and all must fit 64 bits.
+_Usd = Annotated[float, Field(ge=0, le=10**6, allow_inf_nan=False)]
+_Milliseconds = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0, le=10**12)]
+_Signal = Annotated[str, Field(min_length=1)]
+# JSON can spell half a surrogate pair; Arrow, whose texts are UTF-8, cannot.
+_Text = Annotated[str, AfterValidator(lambda text: text.encode(errors="replace").decode())]
+# Many tools write "" for none.
+_Error = Annotated[_Text | None, AfterValidator(lambda told: told or None)]
 
 
 def _by_signal(given: object) -> object:
@@ -40,20 +48,20 @@ class Line(BaseModel):
     id: str = Field(min_length=1)
     tier: str = Field(min_length=1)
     correct: _Probability
-    confidence: Annotated[dict[str, _Probability | None], BeforeValidator(_by_signal)] = {}
-    cost_usd: _Amount | None = None
+    confidence: Annotated[dict[_Signal, _Probability | None], BeforeValidator(_by_signal)] = {}
+    cost_usd: _Usd | None = None
     prompt_tokens: _Count | None = None
     completion_tokens: _Count | None = None
-    latency_ms: _Amount | None = None
-    task: str | None = None
-    domain: str | None = None
-    kind: str | None = None
-    question: str | None = None
-    gold: str | None = None
-    answer: str | None = None
-    text: str | None = None
-    error: str | None = None
-    finish_reason: str | None = None
+    latency_ms: _Milliseconds | None = None
+    task: _Text | None = None
+    domain: _Text | None = None
+    kind: _Text | None = None
+    question: _Text | None = None
+    gold: _Text | None = None
+    answer: _Text | None = None
+    text: _Text | None = None
+    error: _Error = None
+    finish_reason: _Text | None = None
 
     @property
     def row(self) -> dict[str, Any]:
@@ -81,6 +89,8 @@ class Imported:
 
 def import_outcomes(source: Path, out: Path) -> Imported:
     """Read foreign outcomes and write them as ours. Raises :class:`InputError` naming the first line that is wrong."""
+    if source.resolve() == out.resolve():
+        raise InputError(f"{out} is the input; choose another --out")
     ignored: Counter[str] = Counter()
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     digest = hashlib.sha256()
@@ -103,8 +113,9 @@ def import_outcomes(source: Path, out: Path) -> Imported:
     write(out, list(rows.values()), metadata=metadata, signals=signals)
     questions = len({id for id, _ in rows})
     return Imported(
-        rows=len(rows), questions=questions, tiers=tiers, signals=signals, ordered_by_cost=by_cost, ignored=ignored
-    )
+        rows=len(rows), questions=questions, tiers=tiers, signals=signals, ordered_by_cost=by_cost,
+        ignored=dict(ignored),
+    )  # fmt: skip
 
 
 def _lines(source: Path) -> Iterator[tuple[int, bytes]]:
@@ -115,21 +126,25 @@ def _lines(source: Path) -> Iterator[tuple[int, bytes]]:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield number, line
-    except (OSError, EOFError) as exc:
+    except (OSError, EOFError, zlib.error) as exc:
         raise InputError(f"cannot read {source}: {getattr(exc, 'strerror', None) or exc}; check its path") from exc
 
 
 def _parsed(raw: bytes, where: str) -> Line:
     try:
         # Python's parser accepts NaN, which then is told apart from what is no JSON.
-        return Line.model_validate(json.loads(raw))
-    except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        name = ".".join(dict.fromkeys(str(part) for part in first["loc"])) or "the line"
-        given = "" if isinstance(first["input"], dict | list) else f", not {first['input']!r}"
-        raise InputError(f"{where}: {name}: {first['msg'].lower()}{given}; correct the line, or leave it out") from exc
+        values = json.loads(raw)
     except (ValueError, RecursionError) as exc:
         raise InputError(f"{where}: not JSON ({exc}); write one object a line") from exc
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: not a JSON object; write one object a line")
+    try:
+        return Line.model_validate(values)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        name = ".".join(dict.fromkeys(str(part) for part in first["loc"]))
+        given = "" if isinstance(first["input"], dict | list) else f", not {repr(first['input'])[:80]}"
+        raise InputError(f"{where}: {name}: {first['msg'].lower()}{given}; correct the line, or leave it out") from exc
 
 
 def _cheapest_first(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], bool]:

@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,9 @@ SCHEMA = pa.schema(
 )
 
 _REQUIRED = tuple(one.name for one in SCHEMA if not one.nullable)
+
+#: Small-model replies that a signal needs where its cost was not recorded, the answer itself among them.
+REPLIES: Mapping[str, float] = MappingProxyType({"self_consistency": 6.0})
 
 Floats = NDArray[np.float64]
 Strings = NDArray[np.object_]
@@ -100,7 +104,10 @@ class Pair:
         if signal not in self.confidence:
             known = ", ".join(self.confidence) or "none"
             raise InputError(f"the outcomes hold no confidence signal {signal!r}; they hold: {known}")
-        cost = self.small_cost_nano_usd + self.signal_cost_nano_usd.get(signal, 0.0)
+        if signal in self.signal_cost_nano_usd:
+            cost = self.small_cost_nano_usd + self.signal_cost_nano_usd[signal]
+        else:
+            cost = self.small_cost_nano_usd * REPLIES.get(signal, 1.0)
         only = {signal: self.confidence[signal]}
         return replace(self, confidence=only, small_cost_nano_usd=cost, signal_cost_nano_usd={})
 
@@ -182,8 +189,9 @@ def save(outcomes: Outcomes, path: Path) -> None:
     table = outcomes.table.replace_schema_metadata({_METADATA_KEY: described})
     partial = path.with_name(path.name + ".partial")
     try:
-        # Without a checksum a flipped bit in a page is another number, not an error.
-        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+        with partial.open("wb") as file:
+            # Without a checksum a flipped bit in a page is another number, not an error.
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
         partial.replace(path)
     except OSError as exc:
         partial.unlink(missing_ok=True)

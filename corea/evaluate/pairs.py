@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from corea.errors import InputError
 from corea.evaluate.outcomes import CONFIDENCE, SIGNAL_COST, Floats, Outcomes, Pair, Strings
 
+#: Columns that no pair holds; the texts of a million replies would be copied for nothing.
+_UNUSED = ["kind", "text", "prompt_tokens", "completion_tokens", "latency_s"]
+
 
 def merge(parts: Sequence[Outcomes]) -> Outcomes:
     """All rows of several files, which must be of the same tiers, models and prompts.
@@ -60,9 +63,9 @@ def pair_of(
     Raises :class:`InputError` for outcomes that cannot be paired.
     """
     names = _tiers(outcomes, small, large)
-    rows = outcomes.table
-    answered = rows.filter(pc.is_null(rows["error"]))
-    sides = [answered.filter(pc.equal(answered["tier"], name)) for name in names]
+    rows = outcomes.table.drop_columns(_UNUSED)
+    answered = pc.is_null(rows["error"])
+    sides = [rows.filter(pc.and_(answered, pc.equal(rows["tier"], name))) for name in names]
     both = sides[0].filter(pc.is_in(sides[0]["id"], value_set=sides[1]["id"]))
     asked = rows["id"].unique()
     left_out = len(asked) - len(both)
@@ -125,8 +128,9 @@ def _check_same(small: pa.Table, large: pa.Table, names: tuple[str, str]) -> Non
 
 def _paired(outcomes: Outcomes, small: pa.Table, large: pa.Table, names: tuple[str, str]) -> Pair:
     cut_off = np.asarray(pc.fill_null(pc.equal(small["finish_reason"], "length"), False))
-    signals = [name for name in outcomes.signals if small[CONFIDENCE + name].null_count < len(small)]
-    costs = [name for name in signals if SIGNAL_COST + name in small.column_names]
+    known = {name for name in small.column_names if small[name].null_count < len(small)}
+    signals = [name for name in outcomes.signals if CONFIDENCE + name in known]
+    costs = [name for name in signals if SIGNAL_COST + name in known]
     return Pair(
         small=names[0],
         large=names[1],

@@ -21,7 +21,7 @@ from corea.confidence.protocol import parse
 from corea.errors import ModelError
 from corea.evaluate.outcomes import CONFIDENCE, SIGNAL_COST, write
 from corea.evaluate.signals import TOP_LOGPROBS, Signals
-from corea.grading.answers import grade
+from corea.grading.answers import check_allowed, grade
 from corea.identity import Shape, hash_of
 from corea.streams import bounded_map
 from corea.tier import Tier
@@ -41,6 +41,8 @@ class Plan:
     out: Path
     shapes: Sequence[Shape] = ()
     samples: int = 0
+    #: Programs are run, in a sandbox, only with this.
+    allow_code: bool = False
     concurrency: int = 4
 
     @property
@@ -53,8 +55,10 @@ async def run(plan: Plan, *, on_start: Callable[[int, int], None], on_row: Calla
     """Ask what has not been asked yet, then write the outcomes. Returns how many rows failed.
 
     ``on_start`` gets the number of rows in all and of those there already. A failed attempt is a row with its error; it
-    is tried again by the next run. Raises :class:`InputError` for the rows of another run.
+    is tried again by the next run. Raises :class:`InputError` for the rows of another run, and for programs that may
+    not be run.
     """
+    await asyncio.to_thread(check_allowed, [question.kind for question in plan.questions], allow_code=plan.allow_code)
     rows: dict[tuple[str, str], Row] = {}
     asked = {question.id: (question.question, question.gold) for question in plan.questions}
 
@@ -71,7 +75,7 @@ async def run(plan: Plan, *, on_start: Callable[[int, int], None], on_row: Calla
         on_start(len(plan.questions) * len(plan.tiers), len(rows))
         for tier in plan.tiers:
             todo = [question for question in plan.questions if (question.id, tier.name) not in rows]
-            async for row in bounded_map(_asker(tier, plan.samples), todo, concurrency=plan.concurrency):
+            async for row in bounded_map(_asker(tier, plan), todo, concurrency=plan.concurrency):
                 journal.write(json.dumps(row, ensure_ascii=False) + "\n")
                 rows[row["id"], row["tier"]] = row
                 on_row(row)
@@ -79,14 +83,14 @@ async def run(plan: Plan, *, on_start: Callable[[int, int], None], on_row: Calla
     return sum(row["error"] is not None for row in rows.values())
 
 
-def _asker(tier: Tier, samples: int) -> Callable[[Question], Any]:
+def _asker(tier: Tier, plan: Plan) -> Callable[[Question], Any]:
     async def ask(question: Question) -> Row:
-        return await _row(tier, question, samples)
+        return await _row(tier, question, plan)
 
     return ask
 
 
-async def _row(tier: Tier, question: Question, samples: int) -> Row:
+async def _row(tier: Tier, question: Question, plan: Plan) -> Row:
     inline = tier.estimator is not None and tier.estimator.ask == "inline"
     prompt = replace(tier.prompt(question.request), top_logprobs=TOP_LOGPROBS)
     limit_s = tier.timeout_s or TIMEOUT_S
@@ -109,10 +113,17 @@ async def _row(tier: Tier, question: Question, samples: int) -> Row:
     latency_s = time.monotonic() - started
     parsed = parse(reply.text, question.kind)
     exchange = Exchange(prompt=prompt, reply=reply, parsed=parsed, kind=question.kind)
-    signals = Signals(inline=inline, samples=samples) if not tier.is_last else None
+    signals = Signals(inline=inline, samples=plan.samples) if not tier.is_last else None
     told = await signals.collect(exchange, tier.model, timeout_s=limit_s) if signals else {}
     answer = parsed.answer or parsed.visible
-    right = await asyncio.to_thread(grade, answer, question.gold or "", question.kind or "text")
+    right = await asyncio.to_thread(
+        grade,
+        answer,
+        question.gold or "",
+        question.kind or "text",
+        allow_code=plan.allow_code,
+        prompt=question.question,
+    )
     usage = reply.usage
     return {
         **row,

@@ -1,7 +1,7 @@
 """Opens the ledger's database, new or old, and says in one line why it can't. Knows nothing of traces.
 
-All SQL that only SQLite understands is here. alembic costs 150 ms to import, so it is loaded only when the stored
-version is not ``HEAD``. PostgreSQL opens through the same path but without a lock: run the first opening alone.
+All SQL that only SQLite understands is here; what only PostgreSQL needs is in ``postgres``. alembic costs 150 ms to
+import, so it is loaded only when the stored version is not ``HEAD``.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from json import JSONEncoder
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, column, create_engine, inspect, make_url, select, table
+from sqlalchemy import Connection, Engine, column, create_engine, inspect, select, table
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 from corea.errors import LedgerError
-from corea.ledger.schema import HEAD, VERSION_TABLE, metadata
+from corea.ledger import postgres
+from corea.ledger.schema import HEAD, VERSION_TABLE, compatible, metadata
 from corea.paths import ledger_url
 
 BUSY_TIMEOUT_S = 5.0
@@ -41,6 +42,7 @@ _HINTS = {
 _VERSION = table(VERSION_TABLE, column("version_num"))
 #: alembic keeps the running migration in module globals.
 _migrating = threading.Lock()
+_turns: dict[str, threading.Lock] = {}
 
 
 def open_engine(url: str | None = None, *, create: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
@@ -52,13 +54,15 @@ def open_engine(url: str | None = None, *, create: bool, busy_timeout_s: float =
     url = url or ledger_url()
     if url.startswith("sqlite"):
         return _open_file(_path_of(url), create, busy_timeout_s)
-    parsed = _parse(url)
-    try:
-        engine = create_engine(parsed, hide_parameters=True, json_serializer=_to_json)
-    except (ImportError, NoSuchModuleError) as exc:
-        raise LedgerError(f"no driver for {parsed.drivername}: {exc}; install it or use sqlite:///PATH") from exc
+    if not postgres.is_ours(url):
+        # What was given may hold a password, so it is not repeated.
+        raise LedgerError("the ledger's URL can't be understood; write sqlite:///PATH or postgresql://…")
+    engine = postgres.engine_for(url, busy_timeout_s=busy_timeout_s, json_serializer=_to_json)
     with _disposed_on_error(engine):
-        if _stored_version(engine) != HEAD:
+        version = _stored_version(engine)
+        if version is None and not create:
+            raise LedgerError(f"no ledger at {place(engine)} yet: it is written by the first `corea ask`")
+        if _is_older(version):
             _migrate(engine)
     return engine
 
@@ -77,7 +81,7 @@ def place(engine: Engine) -> str:
     """Where the ledger is, as messages name it: a path, or a URL without its password."""
     if engine.dialect.name == "sqlite":
         return str(engine.url.database)
-    return engine.url.render_as_string(hide_password=True)
+    return postgres.place(engine.url)
 
 
 def identity(engine: Engine) -> tuple[int, int] | None:
@@ -95,9 +99,19 @@ def explain(engine: Engine, exc: Exception) -> LedgerError:
     """The same failure in one line, with what to do, and without the row's values, which may be private."""
     cause = exc.orig if isinstance(exc, StatementError) and exc.orig else exc
     name = getattr(cause, "sqlite_errorname", "")
-    hint = next((hint for prefix, hint in _HINTS.items() if name.startswith(prefix)), None)
-    said = " ".join(str(cause).split()) or type(cause).__name__
+    hint = next((hint for prefix, hint in _HINTS.items() if name.startswith(prefix)), None) or postgres.hint(cause)
+    said = " ".join((postgres.message(cause) or str(cause)).split()) or type(cause).__name__
     return LedgerError(f"ledger {place(engine)}: {said}" + (f": {hint}" if hint else ""))
+
+
+def turn(engine: Engine) -> AbstractContextManager[object]:
+    """Held while a thread writes. SQLite has one writer at a time, and its others sleep: here they queue instead.
+
+    Nothing for PostgreSQL, nor between processes: the databases' own locks do that.
+    """
+    if engine.dialect.name != "sqlite":
+        return nullcontext()
+    return _turns.setdefault(place(engine), threading.Lock())
 
 
 @contextmanager
@@ -110,14 +124,6 @@ def explained(engine: Engine) -> Iterator[None]:
     except OSError as exc:
         said = f"{exc.strerror}: {exc.filename}" if exc.strerror else exc
         raise LedgerError(f"ledger {place(engine)}: {said}: {_HINTS['SQLITE_READONLY']}") from exc
-
-
-def _parse(url: str) -> URL:
-    try:
-        return make_url(url)
-    except ArgumentError as exc:
-        # The text may hold a password, so it is not repeated.
-        raise LedgerError("the ledger's URL can't be understood; write sqlite:///PATH or postgresql://…") from exc
 
 
 def _path_of(url: str) -> Path:
@@ -139,7 +145,7 @@ def _open_file(path: Path, create: bool, busy_timeout_s: float) -> Engine:
         version = _stored_version(engine) if path.exists() else None
         if version is None and not create:
             raise LedgerError(f"no ledger at {path} yet: it is written by the first `corea ask`")
-        if version != HEAD or not _is_wal(engine):
+        if _is_older(version) or not _is_wal(engine):
             _prepare(engine, path)
         if create and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
             raise LedgerError(f"ledger {path} is read-only: {_HINTS['SQLITE_READONLY']}")
@@ -188,7 +194,7 @@ def _prepare(engine: Engine, path: Path) -> None:
         with engine.connect() as connection:
             # Kept in the file. Not in _connect: switching does not wait for other connections, it fails.
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        if version != HEAD:
+        if _is_older(version):
             _migrate(engine)
 
 
@@ -197,11 +203,13 @@ def _stored_version(engine: Engine) -> str | None:
     with engine.connect() as connection:
         tables = set(inspect(connection).get_table_names())
         version = connection.scalar(select(_VERSION.c.version_num)) if VERSION_TABLE in tables else None
+        oldest = connection.scalar(select(compatible.c.oldest)) if compatible.name in tables else None
     # A PostgreSQL schema may be shared with others; a file may not.
     foreign = tables if engine.dialect.name == "sqlite" else tables & set(metadata.tables)
     if version is None and foreign:
         raise LedgerError(f"{place(engine)} is another program's database ({', '.join(sorted(foreign))}); {_ELSEWHERE}")
-    if version is not None and version > HEAD:
+    # Another replica may have upgraded it already; most upgrades only add, and leave room for this version.
+    if version is not None and version > HEAD and (oldest is None or oldest > HEAD):
         raise LedgerError(
             f"ledger {place(engine)} was written by a newer corea (schema {version}, this one knows {HEAD}); "
             "upgrade corea: pip install -U corea"
@@ -209,7 +217,11 @@ def _stored_version(engine: Engine) -> str | None:
     return version
 
 
-def _migrate(engine: Engine) -> None:
+def _is_older(version: str | None) -> bool:
+    return version is None or version < HEAD
+
+
+def _migrate(engine: Engine, revision: str = "head") -> None:
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -220,15 +232,18 @@ def _migrate(engine: Engine) -> None:
         _begin_ddl(connection)
         config.attributes["connection"] = connection
         try:
-            command.upgrade(config, "head")
+            # alembic reads the version again, so whoever waited for the lock finds nothing left to do.
+            command.upgrade(config, revision)
         except CommandError as exc:
             raise LedgerError(f"ledger {place(engine)} can't be upgraded: {exc}; reinstall corea") from exc
 
 
 def _begin_ddl(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        postgres.lock_migrations(connection)
+        return
     # The sqlite3 module begins no transaction before DDL: without this, a crash leaves half a schema.
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 # PostgreSQL's JSON knows no NaN. ASCII only: \u escapes also carry NUL and lone surrogates.

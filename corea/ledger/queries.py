@@ -77,7 +77,7 @@ def list_traces(
 
     ``tier`` is the one whose answer was handed out. Raises LedgerError if the ledger can't be read or lacks ``before``.
     """
-    engine = _engine(source)
+    engine = engine_of(source)
     c = traces.c
     query = select(
         c.id, c.started_at_unix_s, c.elapsed_s, c.task, c.messages, c.answer, c.tier, c.confidence, c.deferred, c.error,
@@ -95,7 +95,7 @@ def get_trace(source: HasEngine | Engine, id_or_prefix: str) -> Trace:
 
     Raises LedgerError for an id that is unknown (naming others) or stands for several (naming them).
     """
-    engine = _engine(source)
+    engine = engine_of(source)
     rows = _rows(engine, select(traces).where(traces.c.id == id_or_prefix))
     if not rows:
         rows = _rows(engine, select(traces).where(_starts_with(id_or_prefix)).order_by(traces.c.id).limit(6))
@@ -121,10 +121,10 @@ def totals(source: HasEngine | Engine, *, task: str | None = None, since_unix_s:
         func.sum(case((c.saved_nano_usd.is_(None), 1), else_=0)).label("saved_unknown"),
     ).where(*_filters(task=task, since_unix_s=since_unix_s))
     # A sum over nothing is NULL, and PostgreSQL's sum of BIGINT is a Decimal.
-    return Totals(**{name: int(value or 0) for name, value in _rows(_engine(source), query)[0].items()})
+    return Totals(**{name: int(value or 0) for name, value in _rows(engine_of(source), query)[0].items()})
 
 
-def _engine(source: HasEngine | Engine) -> Engine:
+def engine_of(source: HasEngine | Engine) -> Engine:
     return source if isinstance(source, Engine) else source.engine
 
 

@@ -10,12 +10,17 @@ from corea.types import Attempt, Confidence, Decision, Failure, Message, Reason,
 
 Row = dict[str, Any]
 
+#: What the gateway says of a trace, in its metadata: whose key it was, what was asked for as ``model``, what was set
+#: aside. Nothing of a client may be in the metadata under these names, or it could charge another one's key.
+KEY, MODEL, RESERVATION, RESERVED = "key", "model", "reservation", "reserved_nano_usd"
+
 
 def trace_row(trace: Trace, *, store_texts: bool) -> Row:
     """The row of ``traces``. What follows from the attempts is stored too, so lists and sums need no join.
 
     ``metadata`` must be JSON: string keys, no NaN. A tuple in it comes back as a list.
     """
+    key_id, profile = attribution(trace)
     return {
         "id": trace.id,
         "request_id": trace.request.id,
@@ -37,7 +42,16 @@ def trace_row(trace: Trace, *, store_texts: bool) -> Row:
         "fingerprint": trace.fingerprint,
         "prices_version": trace.prices_version,
         "metadata": dict(trace.metadata),
+        "key_id": key_id,
+        "profile": profile,
+        "rolled_up": True,
     }
+
+
+def attribution(trace: Trace) -> tuple[str | None, str | None]:
+    """The virtual key and the profile that the request came by, where the gateway said so."""
+    key_id, profile = trace.metadata.get(KEY), trace.metadata.get(MODEL)
+    return key_id if isinstance(key_id, str) else None, profile if isinstance(profile, str) else None
 
 
 def attempt_rows(trace: Trace, *, store_texts: bool) -> list[Row]:

@@ -1,6 +1,8 @@
-"""The ledger's two tables, in types that SQLite and PostgreSQL share. Knows nothing of connections or of traces.
+"""The ledger's tables, in types that SQLite and PostgreSQL share. Knows nothing of connections or of traces.
 
-Change a table here and add a migration to ``migrations/versions``: tests hold the two, and ``HEAD``, together.
+Change a table here and add a migration to ``migrations/versions``: tests hold the two, and ``HEAD``, together. A
+migration only adds (tables, columns that are NULL or have a server default), because replicas of the version before
+go on writing while it is applied; a test holds that too.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
+    text,
 )
 
 #: The newest migration. Revisions are zero-padded numbers, so "older" and "newer" are plain comparisons.
-HEAD = "0001"
+HEAD = "0002"
 #: Not alembic's default name: a PostgreSQL schema may be shared with another program that uses alembic.
 VERSION_TABLE = "corea_ledger_version"
 
@@ -64,6 +68,9 @@ class AnyText(TypeDecorator[str]):
 
 metadata = MetaData()
 
+#: One row: the oldest code that may still use this schema, so that an old replica can restart during an upgrade.
+compatible = Table("corea_ledger_compatible", metadata, Column("oldest", Text, primary_key=True))
+
 traces = Table(
     "traces",
     metadata,
@@ -90,7 +97,15 @@ traces = Table(
     Column("fingerprint", AnyText, nullable=False),
     Column("prices_version", AnyText, nullable=False),
     Column("metadata", JSON(none_as_null=True), nullable=False),
+    #: The virtual key and the profile the request came by, from the metadata; see ``records``.
+    Column("key_id", AnyText),
+    Column("profile", AnyText),
+    #: False where a replica of an older version wrote the trace: ``rollups`` lacks it still.
+    Column("rolled_up", Boolean, nullable=False, server_default=false()),
     Index("ix_traces_started_at_unix_s_id", "started_at_unix_s", "id"),
+    Index(
+        "ix_traces_not_rolled_up", "id", sqlite_where=text("rolled_up = 0"), postgresql_where=text("rolled_up = false")
+    ),
 )
 
 attempts = Table(
@@ -122,4 +137,96 @@ attempts = Table(
     Column("latency_s", Float, nullable=False),
     Column("failure_kind", AnyText),
     Column("failure_message", AnyText),
+)
+
+#: Whether the answer handed out was right, by whoever said so. One source says one thing; saying it again replaces it.
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("trace_id", AnyText, ForeignKey("traces.id"), primary_key=True),
+    Column("source", AnyText, primary_key=True),
+    Column("correct", Float, nullable=False),
+    Column("note", AnyText),
+    Column("at_unix_s", Float, nullable=False),
+)
+
+#: Upper edges, in seconds, of the latency histogram; the last bucket is open. OpenTelemetry's for GenAI durations.
+LATENCY_EDGES_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+LATENCIES = tuple(f"latency_{i:02}" for i in range(len(LATENCY_EDGES_S) + 1))
+#: What is added up.
+SUMS = (
+    "traces", "deferred", "errors", "cost_nano_usd", "cost_unknown", "saved_nano_usd", "saved_unknown",
+    "prompt_tokens", "completion_tokens", "tokens_unknown", *LATENCIES,
+)  # fmt: skip
+
+#: Sums over an hour and over a day (``span_s``), which begin at ``start_unix_s`` (UTC). "" stands for none.
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("span_s", Integer, primary_key=True, autoincrement=False),
+    Column("start_unix_s", BigInteger, primary_key=True, autoincrement=False),
+    Column("tier", AnyText, primary_key=True),
+    Column("task", AnyText, primary_key=True),
+    Column("key_id", AnyText, primary_key=True),
+    Column("profile", AnyText, primary_key=True),
+    *(Column(name, BigInteger, nullable=False) for name in SUMS),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", AnyText, primary_key=True),
+    Column("name", AnyText, nullable=False),
+    #: Names of the profiles it may use; NULL is every one.
+    Column("profiles", JSON(none_as_null=True)),
+    Column("task", AnyText),
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
+    Column("day_nano_usd", BigInteger),
+    Column("month_nano_usd", BigInteger),
+    Column("created_at_unix_s", Float, nullable=False),
+    Column("expires_at_unix_s", Float),
+    Column("revoked_at_unix_s", Float),
+    #: Coarse: to the hour.
+    Column("last_used_at_unix_s", Float),
+)
+
+#: A key has one secret, and while it is rotated two. ``prefix`` is the public part, by which it is found.
+key_secrets = Table(
+    "key_secrets",
+    metadata,
+    Column("prefix", AnyText, primary_key=True),
+    Column("key_id", AnyText, ForeignKey("keys.id"), nullable=False, index=True),
+    Column("hash", AnyText, nullable=False),
+    #: Which server secret the hash was made with.
+    Column("pepper_id", AnyText, nullable=False),
+    Column("created_at_unix_s", Float, nullable=False),
+    Column("expires_at_unix_s", Float),
+)
+
+#: What a key used in the last minute: [[second, requests, tokens], …], oldest first. The row is also the key's lock.
+windows = Table(
+    "windows",
+    metadata,
+    Column("key_id", AnyText, primary_key=True),
+    Column("seconds", JSON(none_as_null=True), nullable=False),
+)
+
+#: Money set aside for requests that run; gone once the trace is written, not counted once expired.
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("id", AnyText, primary_key=True),
+    Column("key_id", AnyText, nullable=False, index=True),
+    Column("nano_usd", BigInteger, nullable=False),
+    Column("expires_at_unix_s", Float, nullable=False),
+)
+
+#: What a key spent on a day (days since 1970, UTC). Grows in the transaction that writes the trace.
+spend = Table(
+    "spend",
+    metadata,
+    Column("key_id", AnyText, primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("nano_usd", BigInteger, nullable=False),
 )

@@ -6,12 +6,9 @@ Whatever queued while one commit ran goes into the next one, so the dearer a com
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import defaultdict
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -19,23 +16,19 @@ from sqlalchemy import Connection, Engine, insert, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 
 from corea.errors import LedgerError
-from corea.ledger.database import BUSY_TIMEOUT_S, explain, identity, open_engine
+from corea.ledger import feedback, postgres, rollups, spending
+from corea.ledger.batches import MAX_BATCH, MAX_PENDING, Batches
+from corea.ledger.database import BUSY_TIMEOUT_S, explain, identity, open_engine, turn
 from corea.ledger.records import attempt_rows, trace_row
+from corea.ledger.redaction import Redactor
 from corea.ledger.schema import attempts, traces
 from corea.types import Trace
 
-MAX_BATCH = 500
-MAX_PENDING = 10_000
+#: Pauses between tries while a server is away: short first, because most are back at once.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
 
 _INSERT_TRACES = insert(traces)
 _INSERT_ATTEMPTS = insert(attempts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
-    trace: Trace
-    loop: asyncio.AbstractEventLoop
-    written: asyncio.Future[None]
 
 
 class Ledger:
@@ -45,18 +38,25 @@ class Ledger:
     written, though never before one whose ``write`` has returned.
     """
 
-    def __init__(self, engine: Engine, *, store_texts: bool = True, max_pending: int = MAX_PENDING) -> None:
-        """Takes over an engine from ``database.open_engine``."""
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        store_texts: bool = True,
+        redact: Iterable[str] = (),
+        max_pending: int = MAX_PENDING,
+        patience_s: float = BUSY_TIMEOUT_S,
+    ) -> None:
+        """Takes over an engine from ``database.open_engine``. ``patience_s``: how long a server may be away."""
         self.engine = engine
-        self._store_texts = store_texts
-        self._max_pending = max_pending
-        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
-        # Guards the fields below.
-        self._lock = threading.Lock()
-        self._pending = 0
-        self._waiting_for_room: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        self._redactor = Redactor(redact)
+
+        def worker() -> _Writer:
+            return _Writer(engine, redactor=self._redactor, store_texts=store_texts, patience_s=patience_s)
+
+        self._batches: Batches[Trace, None] = Batches(
+            worker, name="corea-ledger", max_batch=MAX_BATCH, max_pending=max_pending
+        )
 
     @classmethod
     def open(
@@ -64,15 +64,20 @@ class Ledger:
         url: str | None = None,
         *,
         store_texts: bool = True,
+        redact: Iterable[str] = (),
         max_pending: int = MAX_PENDING,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
     ) -> Self:
         """The ledger at ``url``, by default ``corea.paths.ledger_url()``. Created or upgraded where needed.
 
-        ``store_texts=False`` keeps messages, replies and answers out of it. Raises LedgerError.
+        ``store_texts=False`` keeps messages, replies and answers out of it; ``redact`` are regular expressions, whose
+        matches are kept out of all that is stored. A database that is busy or away is waited for ``busy_timeout_s``.
+        Raises LedgerError, and ConfigError for a pattern that is none.
         """
+        redact = tuple(redact)
+        Redactor(redact)
         engine = open_engine(url, create=True, busy_timeout_s=busy_timeout_s)
-        return cls(engine, store_texts=store_texts, max_pending=max_pending)
+        return cls(engine, store_texts=store_texts, redact=redact, max_pending=max_pending, patience_s=busy_timeout_s)
 
     async def write(self, trace: Trace) -> None:
         """Returns when the trace is committed: kill -9 can't lose it. A trace whose id is there is not written again.
@@ -80,19 +85,27 @@ class Ledger:
         Raises LedgerError when it could not be written. Once queued, a cancelled write still happens: the money it
         tells of is spent. With ``max_pending`` traces queued, waits for room first.
         """
-        loop = asyncio.get_running_loop()
-        entry = _Entry(trace=trace, loop=loop, written=loop.create_future())
-        while (room := self._enqueue(entry)) is not None:
-            await room
-        await entry.written
+        await self._batches.submit(trace)
+
+    async def add_feedback(
+        self, trace_id: str, correct: float, note: str | None = None, *, source: str = "user"
+    ) -> None:
+        """Records whether the answer handed out was right: 1.0, 0.0 or between. Said again, it replaces the first.
+
+        Raises InputError for what is no probability and for a trace that is not there, LedgerError where it failed.
+        """
+        said = feedback.Feedback(
+            trace_id=trace_id,
+            source=source,
+            correct=correct,
+            note=None if note is None else self._redactor.text(note),
+            at_unix_s=time.time(),
+        )
+        await asyncio.to_thread(feedback.add, self.engine, said)
 
     def close(self) -> None:
         """Writes what is queued, then ends the thread. Closing twice is fine."""
-        with self._lock:
-            thread, self._thread, self._closed = self._thread, None, True
-        if thread is not None:
-            self._queue.put(None)
-            thread.join()
+        self._batches.close()
         self.engine.dispose()
 
     async def aclose(self) -> None:
@@ -115,89 +128,26 @@ class Ledger:
     ) -> None:
         await self.aclose()
 
-    def _enqueue(self, entry: _Entry) -> asyncio.Future[None] | None:
-        """Queues the entry, or returns a future that ends when it is worth trying again."""
-        with self._lock:
-            if self._closed:
-                raise LedgerError("the ledger is closed; open it again to write")
-            if self._pending >= self._max_pending:
-                room = entry.loop.create_future()
-                self._waiting_for_room.append((entry.loop, room))
-                return room
-            self._pending += 1
-            self._queue.put(entry)
-            if self._thread is None:
-                # A daemon, or a ledger that nobody closes would keep the process alive.
-                self._thread = threading.Thread(target=self._run, name="corea-ledger", daemon=True)
-                self._thread.start()
-        return None
-
-    def _run(self) -> None:
-        writer = _Writer(self.engine, store_texts=self._store_texts)
-        while batch := self._next_batch():
-            self._announce(batch, writer.store([entry.trace for entry in batch]))
-        writer.close()
-
-    def _next_batch(self) -> list[_Entry]:
-        """Waits for an entry and takes what else is there; empty at the end."""
-        batch: list[_Entry] = []
-        entry = self._queue.get()
-        while entry is not None:
-            batch.append(entry)
-            if len(batch) == MAX_BATCH:
-                return batch
-            try:
-                entry = self._queue.get_nowait()
-            except Empty:
-                return batch
-        if batch:
-            self._queue.put(None)
-        return batch
-
-    def _announce(self, batch: Sequence[_Entry], failures: Sequence[LedgerError | None]) -> None:
-        with self._lock:
-            self._pending -= len(batch)
-            waiting, self._waiting_for_room = self._waiting_for_room, []
-        endings: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[None], LedgerError | None]]]
-        endings = defaultdict(list)
-        for entry, failure in zip(batch, failures, strict=True):
-            endings[entry.loop].append((entry.written, failure))
-        # Everyone who waits for room is woken: one who was cancelled meanwhile can't take another's turn with it.
-        for loop, room in waiting:
-            endings[loop].append((room, None))
-        for loop, futures in endings.items():
-            # RuntimeError: the loop is closed, and with it everyone who waited.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(_end, futures)
-
-
-def _end(futures: Sequence[tuple[asyncio.Future[None], LedgerError | None]]) -> None:
-    for future, failure in futures:
-        if future.done():
-            continue
-        if failure is None:
-            future.set_result(None)
-        else:
-            future.set_exception(failure)
-
 
 class _Writer:
     """The thread's side: one connection, one transaction a batch. Never raises."""
 
-    def __init__(self, engine: Engine, *, store_texts: bool) -> None:
+    def __init__(self, engine: Engine, *, redactor: Redactor, store_texts: bool, patience_s: float) -> None:
         self._engine = engine
+        self._redactor = redactor
         self._store_texts = store_texts
+        self._patience_s = patience_s
+        #: The last batch waited in vain; the next ones don't, or a long queue would wait for hours.
+        self._is_away = False
         self._connection: Connection | None = None
         self._file: tuple[int, int] | None = None
 
-    def store(self, batch: Sequence[Trace]) -> list[LedgerError | None]:
+    def work(self, batch: Sequence[Trace]) -> list[LedgerError | None]:
         """Commits the batch and says for each trace what went wrong, if anything did."""
         try:
-            self._insert(batch)
+            return self._store([self._redactor.trace(trace) for trace in batch])
         except Exception as exc:  # noqa: BLE001  Whatever it is, somebody waits for the answer.
-            self.close()
-            return self._store_rest(batch, exc)
-        return [None] * len(batch)
+            return [explain(self._engine, exc) for _ in batch]
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -208,14 +158,37 @@ class _Writer:
             connection.invalidate()
             connection.close()
 
+    def _store(self, batch: Sequence[Trace]) -> list[LedgerError | None]:
+        give_up_at, pause_s = time.monotonic() + self._patience_s, FIRST_PAUSE_S
+        while True:
+            try:
+                self._insert(batch)
+            except Exception as exc:  # noqa: BLE001
+                self.close()
+                if not postgres.is_passing(exc):
+                    return self._store_rest(batch, exc)
+                # A commit whose answer was lost may have happened: then the next try finds the traces there.
+                if self._is_away or time.monotonic() + pause_s > give_up_at:
+                    self._is_away = True
+                    return [explain(self._engine, exc) for _ in batch]
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                continue
+            self._is_away = False
+            return [None] * len(batch)
+
     def _insert(self, batch: Sequence[Trace]) -> None:
         trace_rows = [trace_row(trace, store_texts=self._store_texts) for trace in batch]
         rows = [row for trace in batch for row in attempt_rows(trace, store_texts=self._store_texts)]
-        connection = self._connect()
-        with connection.begin():
-            connection.execute(_INSERT_TRACES, trace_rows)
-            if rows:
-                connection.execute(_INSERT_ATTEMPTS, rows)
+        sums = rollups.summed(rollups.facts_of(trace) for trace in batch)
+        with turn(self._engine):
+            connection = self._connect()
+            with connection.begin():
+                connection.execute(_INSERT_TRACES, trace_rows)
+                if rows:
+                    connection.execute(_INSERT_ATTEMPTS, rows)
+                rollups.add(connection, sums)
+                spending.charge(connection, batch)
 
     def _connect(self) -> Connection:
         """The open connection, or a new one. SQLite writes into a deleted file without a word, so that is checked."""
@@ -231,7 +204,7 @@ class _Writer:
             return [explain(self._engine, exc) for _ in batch]
         if len(batch) > 1:
             # One of them is there already or can't be stored; the others are not to suffer for it.
-            return [failure for trace in batch for failure in self.store([trace])]
+            return [failure for trace in batch for failure in self._store([trace])]
         if isinstance(exc, IntegrityError) and self._is_stored(batch[0].id):
             return [None]
         return [explain(self._engine, exc)]

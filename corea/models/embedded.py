@@ -12,12 +12,14 @@ import os
 import random
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from corea.errors import EngineMissing, ModelFileError
+from corea.models.base import Delta
 from corea.models.openai import OpenAIModel
 from corea.types import Prompt, Reply
 
@@ -74,6 +76,12 @@ class EmbeddedModel:
     async def complete(self, prompt: Prompt, *, timeout_s: float | None = None) -> Reply:
         client = self._client if self._client is not None else await asyncio.to_thread(self._open)
         return await client.complete(prompt, timeout_s=timeout_s)
+
+    async def stream(self, prompt: Prompt, *, timeout_s: float | None = None) -> AsyncGenerator[Delta, None]:
+        client = self._client if self._client is not None else await asyncio.to_thread(self._open)
+        async with aclosing(client.stream(prompt, timeout_s=timeout_s)) as deltas:
+            async for delta in deltas:
+                yield delta
 
     async def load(self) -> None:
         """Load the file now, not at the first question. Raises :class:`ModelFileError` when llama.cpp refuses it."""

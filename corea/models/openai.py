@@ -10,7 +10,9 @@ import asyncio
 import itertools
 import json
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -25,19 +27,37 @@ from corea.errors import (
     UpstreamStatus,
     UpstreamTimeout,
 )
+from corea.models.base import Delta
+from corea.models.streams import EventReader, GrowingReply
 from corea.models.wire import error_of, excerpt, payload_of, reply_of, request_body
 from corea.types import Prompt, Reply
 
 Sleep = Callable[[float], Awaitable[object]]
 Client = TypeVar("Client")
+Answer = TypeVar("Answer")
 
 _RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+#: What is said of the body, not of the server, its key or its load.
+_CALLERS_FAULT = frozenset({400, 409, 413, 415, 422})
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 8.0
 #: Longest wait that an endpoint may ask for when the call itself has no time bound.
 _PATIENCE_S = 60.0
 _CONNECT_TIMEOUT_S = 10.0
 _ERROR_BYTES = 64 * 1024
+_ACCEPT = "application/json, text/event-stream"
+#: How long a connection whose stream has said [DONE] may take to end, so that the next call can use it.
+_LAST_BYTES_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relayed:
+    """An answer that is handed on: ``read`` it whole, or hear the data of its ``events``; once."""
+
+    status: int
+    content_type: str
+    read: Callable[[], Awaitable[bytes]]
+    events: Callable[[], AsyncGenerator[bytes, None]]
 
 
 class OpenAIModel:
@@ -76,6 +96,7 @@ class OpenAIModel:
         self._rng = rng
         self._sleep = sleep
         self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"OpenAIModel({self.name!r}, model={self._model!r}, url={str(self._url.with_query(None))!r})"
@@ -92,13 +113,72 @@ class OpenAIModel:
             sleep=self._sleep,
         )
 
+    async def stream(self, prompt: Prompt, *, timeout_s: float | None = None) -> AsyncGenerator[Delta, None]:
+        """The completion as it is written, within ``timeout_s``. Raises only :class:`ModelError`.
+
+        Tries again only until the first word is here. Closing the generator hangs up. A server that does not know
+        ``stream_options`` is asked without by ``extra_body = { stream_options = None }``; then usage is unknown.
+        """
+        body = self._body(prompt, stream=True)
+        clock = asyncio.get_running_loop().time
+        started_s = clock()
+        delta, rest = await retried(
+            lambda: self._begin(body),
+            model=self.name,
+            max_retries=self._max_retries,
+            timeout_s=timeout_s,
+            rng=self._rng,
+            sleep=self._sleep,
+        )
+        async with aclosing(rest):
+            while delta.reply is None:
+                yield delta
+                try:
+                    async with asyncio.timeout_at(None if timeout_s is None else started_s + timeout_s):
+                        delta = await anext(rest)
+                except TimeoutError as exc:
+                    raise UpstreamTimeout(model=self.name, elapsed_s=clock() - started_s) from exc
+            yield delta
+
+    @asynccontextmanager
+    async def relay(
+        self, path: str, body: Mapping[str, Any], *, timeout_s: float | None = None
+    ) -> AsyncGenerator[Relayed, None]:
+        """Another call of the API, e.g. ``embeddings``: the body as it is but for the model's name and ``extra_body``.
+
+        A refusal that is the body's fault is an answer like any other; the rest raises :class:`ModelError`, after the
+        usual tries. Leaving the block hangs up. ``timeout_s`` bounds the wait for the answer's beginning.
+        """
+        said = {**body, "model": self._model, **self._extra_body}
+        sent = json.dumps({key: value for key, value in said.items() if value is not None}).encode()
+        url = self._url.parent.parent.joinpath(*path.split("/")).with_query(self._url.query)
+        response = await retried(
+            lambda: self._accepted(sent, url),
+            model=self.name,
+            max_retries=self._max_retries,
+            timeout_s=timeout_s,
+            rng=self._rng,
+            sleep=self._sleep,
+        )
+        whole = False
+        try:
+            yield Relayed(
+                status=response.status,
+                content_type=response.content_type,
+                read=lambda: self._scrubbed(response),
+                events=lambda: self._events(response),
+            )
+            whole = True
+        finally:
+            self._let_go(response, whole=whole)
+
     async def aclose(self) -> None:
         """Close all connections. Those of a loop that runs elsewhere are closed there."""
         sessions, self._sessions = self._sessions, {}
         await close_each(sessions, lambda session: session.close())
 
-    def _body(self, prompt: Prompt) -> bytes:
-        body = {**request_body(prompt, self._model), **self._extra_body}
+    def _body(self, prompt: Prompt, *, stream: bool = False) -> bytes:
+        body = {**request_body(prompt, self._model, stream=stream), **self._extra_body}
         if "max_completion_tokens" in body:
             body["max_tokens"] = None
         return json.dumps({key: value for key, value in body.items() if value is not None}).encode()
@@ -111,11 +191,75 @@ class OpenAIModel:
             # Hangs up where the body was not read to its end; otherwise the connection is already back in the pool.
             response.close()
 
-    async def _post(self, body: bytes) -> aiohttp.ClientResponse:
+    async def _begin(self, body: bytes) -> tuple[Delta, AsyncGenerator[Delta, None]]:
+        """The first piece of a streamed reply, and the rest to come."""
+        deltas = self._deltas(await self._post(body))
+        try:
+            return await anext(deltas), deltas
+        except BaseException:
+            await deltas.aclose()
+            raise
+
+    async def _deltas(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Delta, None]:
+        growing = GrowingReply(self.name, secret=self._key)
+        try:
+            if response.status // 100 != 2 or response.content_type != "text/event-stream":
+                reply = await self._reply(response)
+                yield Delta(text=reply.text, reply=reply)
+                return
+            async with aclosing(self._events(response)) as events:
+                async for data in events:
+                    if text := growing.add(data):
+                        yield Delta(text=text)
+                    if growing.done:
+                        break
+            yield Delta(reply=growing.reply())
+        finally:
+            self._let_go(response, whole=growing.done)
+
+    async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        """The data of each event. Raises :class:`UpstreamGarbage` for a stream that is cut, or too long."""
+        reader, size_bytes = EventReader(), 0
+        try:
+            async for chunk in response.content.iter_any():
+                size_bytes += len(chunk)
+                if size_bytes > self._max_response_bytes:
+                    raise self._too_large()
+                for data in reader.feed(chunk):
+                    yield data
+        except (aiohttp.ClientError, OSError) as exc:
+            raise self._cut_off() from exc
+        for data in reader.finish():
+            yield data
+
+    def _let_go(self, response: aiohttp.ClientResponse, *, whole: bool) -> None:
+        """Hang up; but a stream that has said [DONE] gets a moment to end, and its connection is used again."""
+        if not whole or response.connection is None:
+            response.close()
+            return
+        ending = asyncio.ensure_future(_ended(response))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+    async def _accepted(self, body: bytes, url: URL) -> aiohttp.ClientResponse:
+        """An answer that may be handed on: no fault of ours, and none of the server's."""
+        response = await self._post(body, url)
+        if response.status // 100 == 2 or response.status in _CALLERS_FAULT:
+            return response
+        try:
+            raise await self._refusal(response)
+        finally:
+            response.close()
+
+    async def _scrubbed(self, response: aiohttp.ClientResponse) -> bytes:
+        body = await self._body_of(response)
+        return body.replace(self._key.encode(), b"[key]") if self._key and response.status != 200 else body
+
+    async def _post(self, body: bytes, url: URL | None = None) -> aiohttp.ClientResponse:
         """Send the request and wait for the answer's headers."""
         session = await self._session()
         try:
-            return await session.post(self._url, data=body, headers=self._headers(), allow_redirects=False)
+            return await session.post(url or self._url, data=body, headers=self._headers(), allow_redirects=False)
         except aiohttp.ClientResponseError:
             # Its repr holds the request's headers, and so the key.
             message = f"{self.name}: {self._host} does not speak HTTP; check base_url"
@@ -144,13 +288,19 @@ class OpenAIModel:
         try:
             body = await _read(response, self._max_response_bytes)
         except (aiohttp.ClientError, OSError) as exc:
-            raise UpstreamGarbage(f"{self.name}: {self._host} cut its answer off; try again") from exc
+            raise self._cut_off() from exc
         if len(body) > self._max_response_bytes:
-            raise UpstreamGarbage(f"{self.name}: the answer is larger than {self._max_response_bytes} bytes; refused")
+            raise self._too_large()
         return body
 
+    def _cut_off(self) -> UpstreamGarbage:
+        return UpstreamGarbage(f"{self.name}: {self._host} cut its answer off; try again")
+
+    def _too_large(self) -> UpstreamGarbage:
+        return UpstreamGarbage(f"{self.name}: the answer is larger than {self._max_response_bytes} bytes; refused")
+
     def _headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "corea"}
+        headers = {"Content-Type": "application/json", "Accept": _ACCEPT, "User-Agent": "corea"}
         return {**headers, "Authorization": f"Bearer {self._key}"} if self._key else headers
 
     @property
@@ -186,14 +336,14 @@ async def close_each(
 
 
 async def retried(
-    ask: Callable[[], Awaitable[Reply]],
+    ask: Callable[[], Awaitable[Answer]],
     *,
     model: str,
     max_retries: int,
     timeout_s: float | None,
     rng: random.Random,
     sleep: Sleep,
-) -> Reply:
+) -> Answer:
     """What ``ask`` returns, tried again while that can help, all within ``timeout_s``.
 
     Waits between tries grow exponentially with full jitter, on top of what the endpoint asked for. An error whose wait
@@ -209,7 +359,7 @@ async def retried(
             raise error
         await sleep(pause_s)
 
-    async def persist() -> Reply:
+    async def persist() -> Answer:
         for tries in itertools.count(1):
             try:
                 return await ask()
@@ -235,6 +385,14 @@ def pause_before_retry(error: ModelError, tries: int, rng: random.Random) -> flo
     if isinstance(error, UpstreamGarbage) and isinstance(error.__cause__, aiohttp.ClientError | OSError) and tries == 1:
         return backoff_s
     return None
+
+
+async def _ended(response: aiohttp.ClientResponse) -> None:
+    """Read what follows [DONE]: nothing, or we hang up."""
+    with suppress(aiohttp.ClientError, OSError):
+        async with asyncio.timeout(_LAST_BYTES_S):
+            await response.content.readany()
+    response.close()
 
 
 async def _read(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from corea.errors import ModelError, UpstreamTimeout
+from corea.models.base import Delta
 from corea.types import Prompt, Reply, Token, Usage
 
 
@@ -28,14 +29,23 @@ class After:
     outcome: Reply | ModelError
 
 
-Step = Reply | ModelError | Hang | After
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A reply written word by word, ``pause_s`` after each; then, where there is one, the ``error`` (or silence)."""
+
+    reply: Reply
+    pause_s: float = 0.0
+    error: ModelError | Hang | None = None
+
+
+Step = Reply | ModelError | Hang | After | Written
 
 
 class ScriptedModel:
     """Answers the n-th call (from 0) with ``replies(prompt, n)``, or with ``replies[n]``; the last one repeats.
 
-    ``calls`` counts. ``prompts`` are all prompts so far, if asked to ``record`` them. Like a server, it gives
-    log-probabilities only to a prompt that asks for them.
+    ``calls`` counts, and ``streams`` counts those that are open. ``prompts`` are all prompts so far, if asked to
+    ``record`` them. Like a server, it gives log-probabilities only to a prompt that asks for them.
     """
 
     def __init__(
@@ -43,6 +53,7 @@ class ScriptedModel:
     ) -> None:
         self.name = name
         self.calls = 0
+        self.streams = 0
         self.prompts: list[Prompt] = []
         self.closed = False
         self._script = replies if callable(replies) else _in_turn(replies)
@@ -53,11 +64,34 @@ class ScriptedModel:
 
     async def complete(self, prompt: Prompt, *, timeout_s: float | None = None) -> Reply:
         """What the script says. Raises its errors, and :class:`UpstreamTimeout` where it takes too long."""
+        return await self._outcome(self._next(prompt), prompt, timeout_s)
+
+    async def stream(self, prompt: Prompt, *, timeout_s: float | None = None) -> AsyncGenerator[Delta, None]:
+        """The same, word by word; all words at once unless the script says :class:`Written`."""
+        self.streams += 1
+        step = self._next(prompt)
+        try:
+            if not isinstance(step, Written):
+                reply = await self._outcome(step, prompt, timeout_s)
+                step = Written(reply=reply)
+            for word in _WORD.findall(step.reply.text):
+                yield Delta(text=word)
+                await asyncio.sleep(step.pause_s)
+            yield Delta(reply=await self._outcome(step.error or step.reply, prompt, timeout_s))
+        finally:
+            self.streams -= 1
+
+    def _next(self, prompt: Prompt) -> Step:
         index = self.calls
         self.calls += 1
         if self._record:
             self.prompts.append(prompt)
-        step = self._script(prompt, index)
+        return self._script(prompt, index)
+
+    async def _outcome(self, step: Step, prompt: Prompt, timeout_s: float | None) -> Reply:
+        if isinstance(step, Written):
+            await asyncio.sleep(step.pause_s * len(_WORD.findall(step.reply.text)))
+            step = step.error or step.reply
         if isinstance(step, Hang | After):
             step = await self._late(step, timeout_s)
         if isinstance(step, ModelError):

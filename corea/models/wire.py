@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from corea.errors import ContextOverflow, ModelError, RateLimited, Unauthorized, UpstreamGarbage, UpstreamStatus
+from corea.models.base import SampledPrompt
 from corea.types import Prompt, Reply, Token, Usage
 
 _EXCERPT_CHARS = 200
@@ -24,8 +25,8 @@ _OVERFLOW_CODES = {"exceed_context_size_error", "context_length_exceeded"}
 _OVERFLOW_WORDS = re.compile(r"maximum context length|context[ _]size|context window|prompt is too long", re.IGNORECASE)
 
 
-def request_body(prompt: Prompt, model: str) -> dict[str, Any]:
-    """The JSON body that asks ``model`` to complete ``prompt``, not streamed."""
+def request_body(prompt: Prompt, model: str, *, stream: bool = False) -> dict[str, Any]:
+    """The JSON body that asks ``model`` to complete ``prompt``; a stream is to end with its usage."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
@@ -36,6 +37,10 @@ def request_body(prompt: Prompt, model: str) -> dict[str, Any]:
         body["seed"] = prompt.seed
     if prompt.top_logprobs:
         body |= {"logprobs": True, "top_logprobs": prompt.top_logprobs}
+    if isinstance(prompt, SampledPrompt):
+        body |= prompt.sampling
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
     return body
 
 
@@ -58,14 +63,11 @@ def reply_of(payload: object, model: str, *, secret: str | None = None) -> Reply
     should be.
     """
     if isinstance(payload, dict) and payload.get("error") and "choices" not in payload:
-        complaint = excerpt(_message(payload), secret)
-        raise UpstreamGarbage(f"{model}: the endpoint sent an error as if it were an answer: {complaint}")
+        raise error_in(payload, model, secret=secret)
     try:
         completion = _Completion.model_validate(payload)
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise UpstreamGarbage(f"{model}: not a chat completion: {where}: {first['msg']}") from None
+        raise _not_a_completion(exc, model) from None
     choice = completion.choices[0]
     return Reply(
         text=choice.message.content or "",
@@ -74,6 +76,31 @@ def reply_of(payload: object, model: str, *, secret: str | None = None) -> Reply
         usage=_usage(completion.usage),
         tokens=_tokens(choice.logprobs),
     )
+
+
+def usage_of(payload: object, model: str) -> Usage | None:
+    """Usage as a server writes it; None where it did not count. Raises :class:`UpstreamGarbage`."""
+    try:
+        return _usage(None if payload is None else _UsageShape.model_validate(payload))
+    except ValidationError as exc:
+        raise _not_a_completion(exc, model, "usage.") from None
+
+
+def tokens_of(payload: object, model: str) -> tuple[Token, ...]:
+    """Tokens of a choice's ``logprobs``, those that say something. Raises :class:`UpstreamGarbage`."""
+    try:
+        return _tokens(_Logprobs.model_validate(payload)) or ()
+    except ValidationError as exc:
+        raise _not_a_completion(exc, model, "logprobs.") from None
+
+
+def error_in(payload: Mapping[str, Any], model: str, *, secret: str | None = None) -> ModelError:
+    """The error that an answer of status 200, or an event of a stream, holds instead of a completion."""
+    error = payload.get("error")
+    complaint = excerpt(_message(payload), secret)
+    if _is_overflow(400, error if isinstance(error, dict) else {}, complaint):
+        return ContextOverflow(f"{model}: the question does not fit the model's context: {complaint}")
+    return UpstreamGarbage(f"{model}: the endpoint sent an error as if it were an answer: {complaint}")
 
 
 def error_of(
@@ -131,6 +158,11 @@ def excerpt(text: str, secret: str | None = None) -> str:
     return line if len(line) <= _EXCERPT_CHARS else line[: _EXCERPT_CHARS - 1] + "…"
 
 
+def whole_characters(text: str) -> str:
+    """The text with a question mark for each half of a surrogate pair."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 class _Shape(BaseModel):
     """Only the fields we read; whatever else a server sends is its own business."""
 
@@ -138,7 +170,7 @@ class _Shape(BaseModel):
 
 
 # JSON can spell half a surrogate pair, which no database and no socket takes.
-_Text = Annotated[str, AfterValidator(lambda text: text.encode(errors="replace").decode())]
+_Text = Annotated[str, AfterValidator(whole_characters)]
 
 # More than a billion tokens in one call is no count, and would not fit the ledger's integers as a cost.
 _Count = Annotated[int, Field(ge=0, le=10**9)]
@@ -187,6 +219,12 @@ class _Completion(_Shape):
     choices: Annotated[list[_Choice], Field(min_length=1)]
     model: _Text | None = None
     usage: _UsageShape | None = None
+
+
+def _not_a_completion(exc: ValidationError, model: str, prefix: str = "") -> UpstreamGarbage:
+    first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = prefix + ".".join(str(part) for part in first["loc"]) or "the whole"
+    return UpstreamGarbage(f"{model}: not a chat completion: {where}: {first['msg']}")
 
 
 def _usage(usage: _UsageShape | None) -> Usage | None:

@@ -5,7 +5,9 @@ Light on purpose: a cascade reads certificates without numpy. Knows no statistic
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, log10
 from pathlib import Path
@@ -21,6 +23,7 @@ TieKey = Literal["question", "id"]
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _Value = TypeVar("_Value")
+_MAX_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,8 @@ class Certified:
                 f"the large model's accuracy on questions like these {self.n:,}, and defers about "
                 f"{100 * self.expected_deferral_rate:.0f} % of them."
             )
-        nothing = f"Nothing can be promised with these {self.n:,} questions"
+        given = "this one question" if self.n == 1 else f"these {self.n:,} questions"
+        nothing = f"Nothing can be promised with {given}"
         if self.needed_n is None:
             return (
                 f"{nothing}, and more would not help: wherever the small model saves money, it loses {points} or more."
@@ -110,20 +114,26 @@ class Certificate:
     def warning(self, task: str | None) -> str | None:
         """What to tell whoever asks a question of a task that was not in the data; None where all is well."""
         if self.for_task(task) is None:
-            made = ", ".join(f'"{promise.task}"' for promise in self.promises)
+            made = _listed([str(promise.task) for promise in self.promises])
             asked = f'task "{task}"' if task else "questions of no task"
             return f"the certificate was made for {made} and promises nothing about {asked}: they are all deferred"
         if task is None or task in self.tasks or not self.tasks:
             return None
-        made = ", ".join(f'"{name}"' for name in self.tasks)
+        made = _listed(self.tasks)
         return f'the certificate was made on {made}; what it promises was not shown for task "{task}"'
 
 
 def dump(certificate: Certificate, path: Path) -> None:
-    """Write the certificate, atomically."""
+    """Write the certificate with a checksum, atomically. Raises :class:`InputError` where it cannot be written."""
+    body = _body(certificate)
+    text = json.dumps({**body, "sha256": _checksum(body)}, indent=2, allow_nan=False, ensure_ascii=False)
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(TypeAdapter(Certificate).dump_json(certificate, indent=2) + b"\n")
-    partial.replace(path)
+    try:
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as exc:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {exc.strerror or exc}; choose another --out") from exc
 
 
 def load(path: Path) -> Certificate:
@@ -132,13 +142,20 @@ def load(path: Path) -> Certificate:
         data = json.loads(path.read_bytes())
     except OSError as exc:
         raise InputError(f"{path} cannot be read ({exc.strerror}); make a certificate with: corea certify") from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise InputError(f"{path} is damaged, it is not JSON ({exc}); certify again with: corea certify") from exc
     if not isinstance(data, dict) or not isinstance(data.get("version"), int):
         raise InputError(f"{path} holds no certificate; make one with: corea certify")
     if data["version"] > VERSION:
         raise InputError(f"{path} is of version {data['version']}, newer than this corea; upgrade corea")
-    return _validated(Certificate, data, path)
+    stated = data.pop("sha256", None)
+    certificate = _validated(Certificate, data, path)
+    if stated != _checksum(_body(certificate)):
+        raise InputError(
+            f"{path} is damaged or was altered: its checksum does not fit; certify again with: corea certify, "
+            "or set a threshold of your own instead"
+        )
+    return certificate
 
 
 def check_applies(
@@ -152,16 +169,14 @@ def check_applies(
         )
     if certificate.tie_key != "question":
         raise InputError(f"{source} splits ties by ids, which a cascade does not know; certify outcomes with questions")
-    for name, was, now in (
-        ("models or sampling settings", certificate.models_hash, models_hash),
-        ("prompts", certificate.prompts_hash, prompts_hash),
-        ("confidence", certificate.signal, signal),
+    measured_anew = "measure the tiers anew with: corea eval run, and certify that"
+    for name, was, now, mend in (
+        ("models or sampling settings", certificate.models_hash, models_hash, measured_anew),
+        ("prompts", certificate.prompts_hash, prompts_hash, measured_anew),
+        ("confidence", certificate.signal, signal, "set the tier's confidence back, or certify again: corea certify"),
     ):
         if was != now:
-            raise InputError(
-                f"{source} was made for other {name} ({was}, now {now}), so its promise is void; certify again with: "
-                "corea certify"
-            )
+            raise InputError(f"{source} was made for other {name} ({was}, now {now}), so its promise is void; {mend}")
 
 
 def _validated(kind: type[_Value], data: dict[str, Any], path: Path) -> _Value:
@@ -173,6 +188,20 @@ def _validated(kind: type[_Value], data: dict[str, Any], path: Path) -> _Value:
         if first["type"] == "unexpected_keyword_argument":
             raise InputError(f"{path}: {field}: unknown key; certify again with: corea certify") from exc
         raise InputError(f"{path}: {field}: {first['msg'].lower()}; certify again with: corea certify") from exc
+
+
+def _body(certificate: Certificate) -> dict[str, Any]:
+    return dict(TypeAdapter(Certificate).dump_python(certificate, mode="json"))
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few, quoted."""
+    shown = ", ".join(f'"{name}"' for name in names[:_MAX_LISTED])
+    return shown if len(names) <= _MAX_LISTED else f"{shown} and {len(names) - _MAX_LISTED} more"
 
 
 def _short(number: float) -> str:

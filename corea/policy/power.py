@@ -26,7 +26,9 @@ def power(n: int, harm_rate: float, gain_rate: float, eps: float, delta: float) 
     most = np.array([most_harm(n, int(b), eps, delta) for b in gains])
     logs = gammaln(n + 1) - gammaln(gains + 1) - gammaln(n - gains + 1)
     weights = np.exp(logs + xlogy(gains, gain_rate) + xlog1py(n - gains, -gain_rate))
-    below = np.where(most < 0, 0.0, bdtr(np.maximum(most, 0), n - gains, harm_rate / (1 - gain_rate)))
+    # Where all questions gain, none is left to harm.
+    share = harm_rate / (1 - gain_rate) if gain_rate < 1 else 0.0
+    below = np.where(most < 0, 0.0, bdtr(np.maximum(most, 0), n - gains, share))
     return float(weights @ below)
 
 

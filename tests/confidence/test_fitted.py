@@ -189,7 +189,8 @@ def saved(tmp_path: Path, parameters: Parameters = PLATT) -> Path:
 def test_the_file_says_what_it_is(tmp_path: Path, parameters: Parameters) -> None:
     body = json.loads(saved(tmp_path, parameters).read_text())
     assert (body["format"], body["version"]) == ("corea.confidence-map", VERSION)
-    assert {"kind", "signals", "parameters", "model", "prompt", "n", "split", "created_at", "sha256"} <= set(body)
+    assert {"kind", "signals", "parameters", "model", "prompt", "n", "share", "salt", "created_at"} <= set(body)
+    assert {"sha256"} <= set(body)
     assert list(tmp_path.iterdir()) == [tmp_path / "map.json"]
 
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corea.errors import InputError
-from corea.evaluate import baselines, metrics
+from corea.evaluate import metrics
 from corea.evaluate.baselines import Baseline, Options, Point, compare, router_scores
 from corea.evaluate.curves import curve_of
 from corea.evaluate.maps import apply, fit_parameters, folds
 from corea.evaluate.metrics import Settings
-from corea.evaluate.outcomes import Floats, Pair
+from corea.evaluate.outcomes import REPLIES, Floats, Pair
 
 NAN = float("nan")
 FEW = Settings(resamples=100)
@@ -118,8 +118,8 @@ def test_a_signals_points_lie_on_its_curve() -> None:
 
 def test_self_consistency_pays_for_every_reply() -> None:
     pair = pair_of()
-    found = compared(pair, Options(replies={"self_consistency": 4}))["self_consistency"]
-    keeps_all = found.points[-1]
+    recorded = replace(pair, signal_cost_nano_usd={"self_consistency": 3 * pair.small_cost_nano_usd})
+    keeps_all = compared(recorded)["self_consistency"].points[-1]
     assert keeps_all.deferral_rate.value == pytest.approx(0)
     assert keeps_all.cost_nano_usd.value == pytest.approx(4 * pair.small_cost_nano_usd.mean())
     assert compared(pair)["self_consistency"].points[-1].cost_nano_usd.value == pytest.approx(
@@ -313,4 +313,4 @@ def test_no_questions_are_an_input_error() -> None:
 def test_samples_that_vote_are_counted_by_default_with_the_answer_they_vote_on() -> None:
     from corea.confidence import SelfConsistency
 
-    assert baselines.REPLIES["self_consistency"] == SelfConsistency().samples + 1
+    assert REPLIES["self_consistency"] == SelfConsistency().samples + 1

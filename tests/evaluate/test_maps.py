@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corea.confidence.fitted import Combination, ConfidenceMap, Kind, Sigmoid, Steps, load, save
+from corea.confidence.fitted import Combination, ConfidenceMap, Kind, Sigmoid, Steps, Term, load, save
 from corea.errors import InputError
-from corea.evaluate.maps import CheckedMap, apply, fit, fit_parameters, folds, split
+from corea.evaluate.maps import CheckedMap, apply, fit, fit_parameters, folds, mapped, split
 from corea.evaluate.metrics import Settings
 from corea.evaluate.outcomes import Floats, Pair
 
@@ -88,7 +88,7 @@ def test_a_map_is_checked_on_no_question_it_was_fitted_on() -> None:
     alone = fit_parameters("platt", pair.confidence["over"][fitting][:, None], pair.small_correct[fitting])
     assert done.map.parameters == alone
     assert done.map.n == fitting.sum()
-    assert done.map.split == "fitted where sha256('map:' + id) / 2**256 < 0.5, checked on the others"
+    assert (done.map.share, done.map.salt) == (0.5, "map")
 
 
 def test_the_split_is_the_rule_it_states_and_does_not_depend_on_order() -> None:
@@ -111,9 +111,9 @@ grids = st.lists(st.tuples(st.integers(0, 20), st.sampled_from([0.0, 0.25, 1.0])
 def test_maps_of_one_signal_rise(rows: list[tuple[int, float]], kind: Kind) -> None:
     values = np.array([c / 20 for c, _ in rows])
     parameters = fit_parameters(kind, values[:, None], np.array([y for _, y in rows]))
-    mapped = apply(parameters, np.linspace(0, 1, 201)[:, None])
-    assert np.all(np.diff(mapped) >= -1e-12)
-    assert np.all((mapped >= 0) & (mapped <= 1))
+    curve = apply(parameters, np.linspace(0, 1, 201)[:, None])
+    assert np.all(np.diff(curve) >= -1e-12)
+    assert np.all((curve >= 0) & (curve <= 1))
 
 
 @given(grids)
@@ -131,9 +131,9 @@ def test_one_by_one_and_all_at_once_are_the_same_map(rows: list[tuple[int, float
     parameters = fit_parameters(kind, values[:, None], correct)
     grid = np.append(np.linspace(0, 1, 57), NAN)
     at_once = apply(parameters, grid[:, None])
-    for value, mapped in zip(grid, at_once, strict=True):
+    for value, many in zip(grid, at_once, strict=True):
         one = parameters([None if np.isnan(value) else float(value)])
-        assert (one is None and np.isnan(mapped)) or one == pytest.approx(mapped, abs=1e-12)
+        assert (one is None and np.isnan(many)) or one == pytest.approx(many, abs=1e-12)
 
 
 def test_missing_signals_are_mapped_alike_one_by_one_and_all_at_once() -> None:
@@ -252,6 +252,83 @@ def test_isotonic_steps_are_means_of_neighbours() -> None:
     parameters = fit_parameters("isotonic", values[:, None], correct)
     assert isinstance(parameters, Steps)
     assert apply(parameters, np.array([[0.1], [0.2], [0.3]])) == pytest.approx([0.4, 0.4, 0.9])
+
+
+# Applied to outcomes --------------------------------------------------------------------------------------------------
+
+
+def map_of(*signals: str, share: float = 0.5, salt: str = "map") -> ConfidenceMap:
+    term = Term(mean=0.1, deviation=1.3, weight=0.7, missing=-0.4)
+    return ConfidenceMap(
+        kind="fitted", signals=signals, parameters=Combination(intercept=0.2, terms=(term,) * len(signals)),
+        model="m", prompt="p", n=9, share=share, salt=salt, created_at="2026-01-01T00:00:00Z",
+    )  # fmt: skip
+
+
+@given(
+    ids=st.lists(st.text(max_size=5), min_size=1, max_size=30, unique=True),
+    share=st.floats(0.05, 0.95),
+    salt=st.text(max_size=3),
+)
+@settings(max_examples=80, deadline=None)
+def test_a_map_is_applied_to_no_question_that_it_was_fitted_on(ids: list[str], share: float, salt: str) -> None:
+    pair = replace(pair_of(len(ids)), ids=np.array(ids, dtype=object))
+    fitted_on = {one for one in ids if int(hashlib.sha256(f"{salt}:{one}".encode()).hexdigest(), 16) / 2**256 < share}
+    made = map_of("over", share=share, salt=salt)
+    if len(fitted_on) == len(ids):
+        with pytest.raises(InputError, match="fitted on every one of these questions"):
+            mapped(pair, made)
+        return
+    rest = mapped(pair, made)
+    assert set(rest.ids) == set(ids) - fitted_on
+    assert len(rest.confidence["fitted"]) == len(rest)
+
+
+def test_the_questions_that_a_fit_left_out_are_the_ones_its_map_is_applied_to() -> None:
+    pair = pair_of(400)
+    done = fitted("platt", pair, "over", share=0.3, salt="mine")
+    rest = mapped(pair, done.map)
+    assert len(rest) == done.n_check
+    assert rest.confidence["fitted"] == pytest.approx(apply(done.map.parameters, rest.confidence["over"][:, None]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mapped_confidence_is_to_the_last_bit_what_a_cascade_will_compute(kind: Kind) -> None:
+    """A threshold lies exactly on one of these values, so one unit in the last place would turn a decision round."""
+    pair = pair_of(3000)
+    signals = ("over", "second") if kind == "fitted" else ("second",)
+    made = fitted(kind, pair, *signals).map
+    rest = mapped(pair, made)
+    for at, value in enumerate(rest.confidence["fitted"].tolist()):
+        given = {name: None if np.isnan(rest.confidence[name][at]) else rest.confidence[name][at] for name in signals}
+        own = made.apply(given).value
+        assert (own is None and np.isnan(value)) or own == value
+
+
+def test_a_mapped_confidence_costs_what_all_of_its_signals_cost() -> None:
+    costs = {"over": np.full(200, 3.0), "second": np.where(np.arange(200) % 2, 4.0, NAN)}
+    rest = mapped(replace(pair_of(200), signal_cost_nano_usd=costs), map_of("over", "second"))
+    assert set(rest.signal_cost_nano_usd["fitted"][~np.isnan(rest.signal_cost_nano_usd["fitted"])]) == {7.0}
+    assert np.isnan(rest.signal_cost_nano_usd["fitted"]).any(), "unknown where a signal's cost is"
+    assert set(rest.confidence) == {"over", "second", "noise", "fitted"}
+
+
+def test_where_the_call_for_a_signal_failed_the_mapped_confidence_is_unknown_as_in_a_cascade() -> None:
+    """A signal that the model did not give is mapped as missing; one that was not to be had is not."""
+    pair = pair_of(200)
+    second = np.where(np.arange(200) % 2, NAN, pair.confidence["second"])
+    costs = np.where(np.arange(200) % 4 == 1, NAN, 2.0)
+    given = replace(
+        pair, confidence={"over": pair.confidence["over"], "second": second}, signal_cost_nano_usd={"second": costs}
+    )
+    rest = mapped(given, map_of("over", "second"))
+    number = np.array([int(one[1:]) for one in rest.ids])
+    assert np.array_equal(np.isnan(rest.confidence["fitted"]), number % 4 == 1)
+
+
+def test_a_map_of_a_signal_that_is_not_there_is_told() -> None:
+    with pytest.raises(InputError, match="no confidence signal 'p_true'; they hold: over, second, noise"):
+        mapped(pair_of(20), map_of("over", "p_true"))
 
 
 def test_a_map_says_what_it_was_fitted_on() -> None:

@@ -188,3 +188,37 @@ def test_a_parquet_file_of_something_else_is_told(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), tmp_path / "o.parquet")
     with pytest.raises(InputError, match="holds no outcomes"):
         read(tmp_path / "o.parquet")
+
+
+def a_program(prompt: Prompt, index: int) -> Step:
+    wrong = "two" in prompt.messages[-1].content
+    return scripted_reply(f"Here:\n```python\ndef add(a, b):\n    return a {'-' if wrong else '+'} b\n```\n")
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    tests = "assert add(1, 2) == 3\nassert add(-1, 1) == 0"
+    humaneval = "def check(candidate):\n    assert candidate(2, 2) == 4\n"
+    return data(
+        tmp_path / "code.jsonl",
+        {"id": "one", "question": "Write add.", "answer": tests, "kind": "code"},
+        {"id": "two", "question": "Write add, two ways.", "answer": tests, "kind": "code"},
+        {"id": "three", "question": "Write add.", "answer": humaneval, "kind": "code", "entry_point": "add"},
+    )
+
+
+def test_programs_are_graded_by_their_tests_with_permission(programs: Path, tmp_path: Path) -> None:
+    small = tier("small", replies=a_program)
+    plan = Plan(questions=read_graded([programs]), tiers=[small], out=tmp_path / "o.parquet", allow_code=True)
+    asyncio.run(run(plan, on_start=lambda total, done: None, on_row=lambda row: None))
+    rows = {row["id"]: row["correct"] for row in read(tmp_path / "o.parquet").table.to_pylist()}
+    assert rows == {"one": 1.0, "two": 0.0, "three": 1.0}
+
+
+def test_programs_are_not_run_without_permission_and_no_model_is_asked(programs: Path, tmp_path: Path) -> None:
+    small = tier("small", replies=a_program)
+    plan = Plan(questions=read_graded([programs]), tiers=[small], out=tmp_path / "o.parquet")
+    with pytest.raises(InputError, match="--allow-code"):
+        asyncio.run(run(plan, on_start=lambda total, done: None, on_row=lambda row: None))
+    assert isinstance(small.model, ScriptedModel)
+    assert small.model.prompts == []

@@ -62,7 +62,7 @@ def trace(
 
 def sql(path: Path, statement: str) -> list[tuple[Any, ...]]:
     """The answer of plain sqlite3, which knows nothing of our code."""
-    connection = sqlite3.connect(path)
+    connection = sqlite3.connect(path, isolation_level=None)
     try:
         return connection.execute(statement).fetchall()
     finally:

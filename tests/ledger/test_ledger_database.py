@@ -6,6 +6,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +16,17 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, event
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy import Connection, Engine, MetaData, event, inspect
 
 from corea.errors import LedgerError
-from corea.ledger import Ledger, get_trace, list_traces, reading
+from corea.ledger import Ledger, get_trace, list_traces, reading, roll_up, summary
 from corea.ledger import database as database_module
 from corea.ledger.database import MIGRATIONS
+from corea.ledger.records import attempt_rows, trace_row
 from corea.ledger.schema import HEAD, VERSION_TABLE, metadata
+from corea.types import Trace
 from ledger.samples import sql, trace, url_of
+from ledger.stores import Place
 
 not_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 
@@ -35,6 +39,28 @@ def refusal(url: str | None) -> str:
     return str(caught.value)
 
 
+@contextmanager
+def reading_at(revision: str, place: Place) -> Iterator[Engine]:
+    """A ledger that stands at an older migration, made as the code of that time made it."""
+    with pytest.MonkeyPatch.context() as older:
+        older.setattr(database_module, "HEAD", revision)
+        older.setattr(database_module, "_migrate", partial(database_module._migrate, revision=revision))
+        engine = database_module.open_engine(place.url, create=True)
+    yield engine
+    engine.dispose()
+
+
+def write_as_before(connection: Connection, before: MetaData, one: Trace) -> None:
+    """With the statements of that time: they name the columns of that time."""
+    for table, rows in (
+        ("traces", [trace_row(one, store_texts=True)]),
+        ("attempts", attempt_rows(one, store_texts=True)),
+    ):
+        known = before.tables[table]
+        connection.execute(known.insert(), [{c.name: row[c.name] for c in known.columns} for row in rows])
+    connection.commit()
+
+
 def test_head_is_the_newest_migration_and_revisions_are_ordered_numbers() -> None:
     revisions = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()]
     assert revisions[0] == HEAD
@@ -42,20 +68,43 @@ def test_head_is_the_newest_migration_and_revisions_are_ordered_numbers() -> Non
     assert all(len(revision) == 4 and revision.isdigit() for revision in revisions)
 
 
-def test_migrations_lead_to_the_schema_the_code_uses(tmp_path: Path) -> None:
-    with Ledger.open(url_of(tmp_path / "ledger.db")) as ledger, ledger.engine.connect() as connection:
+def test_migrations_lead_to_the_schema_the_code_uses(place: Place) -> None:
+    with Ledger.open(place.url) as ledger, ledger.engine.connect() as connection:
         context = MigrationContext.configure(
             connection, opts={"version_table": VERSION_TABLE, "compare_type": True, "compare_server_default": True}
         )
         assert compare_metadata(context, metadata) == []
 
 
-def test_the_schema_compiles_for_postgresql() -> None:
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    for table in metadata.sorted_tables:
-        assert "BIGINT" in str(CreateTable(table).compile(dialect=dialect))
-        for index in table.indexes:
-            assert str(CreateIndex(index).compile(dialect=dialect))
+def test_a_column_that_the_version_before_does_not_know_may_be_left_out(bare_place: Place) -> None:
+    with reading_at("0001", bare_place) as engine:
+        before = MetaData()
+        before.reflect(engine)
+    Ledger.open(bare_place.url).close()
+    with reading(bare_place.url) as engine:
+        found = inspect(engine)
+        for table in before.sorted_tables:
+            columns = {column["name"]: column for column in found.get_columns(table.name)}
+            for column in table.columns:
+                assert str(columns.pop(column.name)["type"]) == str(column.type)
+            assert all(column["nullable"] or column["default"] is not None for column in columns.values())
+
+
+def test_a_replica_of_the_version_before_goes_on_writing_while_another_one_upgrades(bare_place: Place) -> None:
+    with reading_at("0001", bare_place) as old_engine:
+        before = MetaData()
+        before.reflect(old_engine)
+        with old_engine.connect() as old_replica:
+            write_as_before(old_replica, before, trace(id="before", tiers=("small", "large")))
+            with Ledger.open(bare_place.url) as ledger:
+                asyncio.run(ledger.write(trace(id="new")))
+                old = trace(id="old")
+                write_as_before(old_replica, before, old)
+                assert get_trace(ledger, "old") == old
+                assert [(one.traces, one.deferred) for one in summary(ledger)] == [(3, 1)]
+                assert roll_up(ledger) == 2
+                assert roll_up(ledger) == 0
+                assert [(one.traces, one.deferred) for one in summary(ledger)] == [(3, 1)]
 
 
 def test_opening_makes_folder_and_file_readable_by_their_owner_only(tmp_path: Path) -> None:
@@ -112,32 +161,41 @@ def test_a_second_opening_does_not_import_alembic_or_take_the_lock(tmp_path: Pat
     assert done.stdout.strip() == "[]"
 
 
-def test_an_older_ledger_is_upgraded_and_keeps_its_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, one = tmp_path / "ledger.db", trace()
-    with Ledger.open(url_of(path)) as ledger:
+def test_an_older_ledger_is_upgraded_and_keeps_its_traces(
+    bare_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = trace()
+    with Ledger.open(bare_place.url) as ledger:
         asyncio.run(ledger.write(one))
     scripts = tmp_path / "100% migrations"
     shutil.copytree(MIGRATIONS, scripts)
-    (scripts / "versions" / "0002_note.py").write_text(
-        "import sqlalchemy as sa\nfrom alembic import op\nrevision = '0002'\ndown_revision = '0001'\n"
-        "def upgrade():\n    op.add_column('traces', sa.Column('note', sa.Text))\n"
+    (scripts / "versions" / "9998_note.py").write_text(
+        f"import sqlalchemy as sa\nfrom alembic import op\nrevision = '9998'\ndown_revision = '{HEAD}'\n"
+        "def upgrade():\n    op.add_column('traces', sa.Column('remark', sa.Text))\n"
     )
-    monkeypatch.setattr(database_module, "HEAD", "0002")
+    monkeypatch.setattr(database_module, "HEAD", "9998")
     monkeypatch.setattr(database_module, "MIGRATIONS", scripts)
-    with reading(url_of(path)) as engine:
+    with reading(bare_place.url) as engine:
         assert get_trace(engine, one.id) == one
-    assert sql(path, f"SELECT version_num, (SELECT note FROM traces) FROM {VERSION_TABLE}") == [("0002", None)]
+    stored = f"SELECT version_num, (SELECT remark FROM traces) FROM {VERSION_TABLE}"
+    assert bare_place.sql(stored) == [("9998", None)]
 
 
-def test_a_newer_ledger_is_refused_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    Ledger.open(url_of(path)).close()
-    connection = sqlite3.connect(path)
-    connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
-    connection.commit()
-    connection.close()
-    assert "upgrade corea" in refusal(url_of(path))
-    assert sql(path, f"SELECT version_num FROM {VERSION_TABLE}") == [("9999",)]
+def test_a_newer_ledger_is_refused_and_left_alone(bare_place: Place) -> None:
+    Ledger.open(bare_place.url).close()
+    bare_place.sql(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    bare_place.sql("UPDATE corea_ledger_compatible SET oldest = '9999'")
+    assert "upgrade corea" in refusal(bare_place.url)
+    assert bare_place.sql(f"SELECT version_num FROM {VERSION_TABLE}") == [("9999",)]
+
+
+def test_a_newer_ledger_that_has_room_for_this_version_is_used(bare_place: Place) -> None:
+    Ledger.open(bare_place.url).close()
+    bare_place.sql(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    with Ledger.open(bare_place.url) as ledger:
+        asyncio.run(ledger.write(trace(id="still")))
+    assert bare_place.sql("SELECT id FROM traces") == [("still",)]
+    assert bare_place.sql(f"SELECT version_num FROM {VERSION_TABLE}") == [("9999",)]
 
 
 def test_a_migration_that_fails_leaves_no_half_schema(tmp_path: Path) -> None:
@@ -230,7 +288,9 @@ def test_a_url_that_is_none_is_refused_without_repeating_it() -> None:
 
 
 def test_an_unknown_kind_of_database_is_refused() -> None:
-    assert "install it or use sqlite:///PATH" in refusal("oracl://me:secret@host/db")
+    message = refusal("oracl://me:secret@host/db")
+    assert "write sqlite:///PATH or postgresql://" in message
+    assert "secret" not in message
 
 
 def test_a_deleted_ledger_is_not_silently_replaced_by_an_empty_one(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from corea.ledger import Ledger, get_trace, list_traces
 from corea.ledger.schema import escape, unescape
 from corea.types import Attempt, Confidence, Decision, Failure, Message, Reason, Request, Trace, Usage
 from ledger.samples import sql, trace, url_of
+from ledger.stores import Place
 
 # Surrogates too: a model's JSON may hold a lone \\ud800, and Python reads it as such.
 any_text = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampled_from(["\x00", "\x1a", "\x1a0000"])
@@ -71,11 +72,11 @@ def traces(draw: st.DrawFn) -> Trace:
     )
 
 
-def test_any_trace_reads_back_equal_to_the_one_written(tmp_path: Path) -> None:
+def test_any_trace_reads_back_equal_to_the_one_written(place: Place) -> None:
     number = itertools.count()
-    with Ledger.open(url_of(tmp_path / "ledger.db")) as ledger:
+    with Ledger.open(place.url) as ledger:
 
-        @settings(deadline=None, max_examples=150)
+        @settings(deadline=None, max_examples=70)
         @given(traces())
         def reads_back(one: Trace) -> None:
             unique = replace(one, id=f"{next(number)}-{one.id}")

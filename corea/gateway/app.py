@@ -1,0 +1,349 @@
+"""The gateway as an ASGI app: routes, and what surrounds each of them (who asks, how many at once, errors, counts).
+
+Knows no dialect by itself: requests are read in ``reading``, answered in ``answering`` and ``passthrough``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol, runtime_checkable
+
+from starlette.routing import Route, Router
+
+from corea.cascade import Cascade
+from corea.errors import CoreaError, InputError
+from corea.gateway import completions, responses
+from corea.gateway.admission import Admission
+from corea.gateway.answering import Asking, answer_streamed, answer_whole
+from corea.gateway.auth import Authorizer, Caller, Open
+from corea.gateway.connection import ClientGone, Connection, Receive, Scope, Send
+from corea.gateway.directory import Directory, Target, expected
+from corea.gateway.errors import ApiError, api_error, bad_request, internal, unsupported
+from corea.gateway.metrics import CONTENT_TYPE, Metrics
+from corea.gateway.openapi import document
+from corea.gateway.passthrough import relay
+from corea.gateway.reading import Body, flag, read_chat, read_json, read_sampling, text
+from corea.gateway.recording import Recording
+from corea.gateway.shapes import ChunkWriter, completion, text_completion
+from corea.gateway_config import GatewayConfig
+from corea.ledger.ids import new_trace_id
+from corea.tier import AS_CONFIGURED, Sampling
+from corea.types import Message
+
+logger = logging.getLogger("corea.gateway")
+
+Handler = Callable[[Connection, Caller, float], Awaitable[None]]
+
+#: Probes cannot carry keys, and learn nothing here. Every other path needs one, where keys are configured.
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_LAST_TRACES_S = 5.0
+#: What nginx calls it; no client sees it, only the metrics.
+_CLIENT_CLOSED_REQUEST = 499
+
+
+@runtime_checkable
+class FeedbackStore(Protocol):
+    """Keeps what users say of an answer. Raises :class:`InputError` for a trace that is not there."""
+
+    async def add_feedback(self, trace_id: str, correct: float) -> None: ...
+
+
+class Gateway:
+    """``uvicorn.run(Gateway(cascade))``. Closes the cascade when the server ends."""
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        settings: GatewayConfig | None = None,
+        *,
+        authorizer: Authorizer | None = None,
+        feedback: FeedbackStore | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``feedback``: by default the ledger, if it keeps any. Raises :class:`ConfigError` for names that clash."""
+        self.settings = settings or GatewayConfig()
+        self.cascade = cascade
+        self.authorizer = authorizer or Open()
+        self.admission = Admission(
+            max_active=self.settings.max_active,
+            max_queued=self.settings.max_queued,
+            max_wait_s=self.settings.max_wait_s,
+        )
+        self.metrics = Metrics(active=lambda: self.admission.active, queued=lambda: self.admission.queued)
+        recording = Recording(cascade.ledger, self.authorizer, self.metrics)
+        self.directory = Directory.of(cascade, self.settings.profiles, recording)
+        self.draining = False
+        self._in_progress = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        kept = cascade.ledger if isinstance(cascade.ledger, FeedbackStore) else None
+        self._feedback = feedback or kept
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._started_at_unix_s = wall_clock()
+        self.routes = [
+            self._route("/v1/chat/completions", "POST", self._chat, works=True),
+            self._route("/v1/completions", "POST", self._completions, works=True),
+            self._route("/v1/responses", "POST", self._responses, works=True),
+            self._route("/v1/embeddings", "POST", self._embeddings, works=True),
+            self._route("/v1/models", "GET", self._models),
+            self._route("/v1/models/{model:path}", "GET", self._model),
+            self._route("/v1/corea/feedback", "POST", self._take_feedback),
+            self._route("/healthz", "GET", self._healthz),
+            self._route("/readyz", "GET", self._readyz),
+            self._route("/metrics", "GET", self._metrics),
+            self._route("/openapi.json", "GET", self._openapi),
+        ]
+        self._router = Router(self.routes, redirect_slashes=False, default=_Endpoint(self, "unknown", None, _unknown))
+        self._router.lifespan_context = self._lifespan
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        await self._router(scope, receive, send)
+
+    @asynccontextmanager
+    async def _lifespan(self, app: object) -> AsyncGenerator[None, None]:
+        async with self.cascade:
+            yield
+            # Requests that were cancelled at the end of a drain still have a trace to write.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_TRACES_S):
+                    await self._idle.wait()
+            await self.authorizer.aclose()
+
+    def _begin(self) -> None:
+        self._in_progress += 1
+        self._idle.clear()
+
+    def _end(self) -> None:
+        self._in_progress -= 1
+        if not self._in_progress:
+            self._idle.set()
+
+    def _route(self, path: str, method: str, handler: Handler, *, works: bool = False) -> Route:
+        return Route(path, _Endpoint(self, path, method, self._in_turn(handler) if works else handler))
+
+    def _in_turn(self, handler: Handler) -> Handler:
+        async def handle(connection: Connection, caller: Caller, started_s: float) -> None:
+            # Read first: a client that sends slowly must not hold a place.
+            await connection.read(self.settings.max_body_bytes)
+            async with self.admission.turn():
+                await handler(connection, caller, started_s)
+
+        return handle
+
+    async def _chat(self, connection: Connection, caller: Caller, started_s: float) -> None:
+        body = await self._body(connection)
+        chat = read_chat(body, self.settings)
+        target = self.directory.find(chat.model, caller)
+        asking = await self._asking(connection, caller, target, chat.messages, chat.sampling, started_s)
+        if chat.relay is not None:
+            await self._relay(connection, asking, body, "chat/completions", chat.relay, chat.stream, chat.include_usage)
+        elif chat.stream:
+            writer = ChunkWriter(
+                id=connection.request_id,
+                created_s=self._wall_clock(),
+                model=chat.model,
+                include_usage=chat.include_usage,
+            )
+            await answer_streamed(connection, asking, writer, keep_alive_s=self.settings.keep_alive_s)
+        else:
+            await answer_whole(
+                connection, asking, lambda trace, corea: completion(trace, model=chat.model, corea=corea)
+            )
+
+    async def _completions(self, connection: Connection, caller: Caller, started_s: float) -> None:
+        body = await self._body(connection)
+        model, stream = text(body, "model"), flag(body, "stream")
+        messages, why = completions.read_prompt(body)
+        options = body.get("stream_options")
+        include_usage = isinstance(options, dict) and flag(options, "include_usage", "stream_options.include_usage")
+        target = self.directory.find(model, caller)
+        asking = await self._asking(connection, caller, target, messages, read_sampling(body), started_s)
+        if why is not None:
+            await self._relay(connection, asking, body, "completions", why, stream, include_usage)
+        elif stream:
+            writer = completions.TextWriter(
+                id=connection.request_id, created_s=self._wall_clock(), model=model, include_usage=include_usage
+            )
+            await answer_streamed(connection, asking, writer, keep_alive_s=self.settings.keep_alive_s)
+        else:
+            await answer_whole(
+                connection, asking, lambda trace, corea: text_completion(trace, model=model, corea=corea)
+            )
+
+    async def _responses(self, connection: Connection, caller: Caller, started_s: float) -> None:
+        body = await self._body(connection)
+        messages = responses.read_input(body, self.settings)
+        target = self.directory.find(text(body, "model"), caller)
+        sampling = read_sampling(body, length="max_output_tokens")
+        asking = await self._asking(connection, caller, target, messages, sampling, started_s)
+        id = connection.request_id
+        if flag(body, "stream"):
+            writer = responses.ResponseWriter(id=id, created_s=self._wall_clock(), body=body)
+            await answer_streamed(connection, asking, writer, keep_alive_s=self.settings.keep_alive_s)
+        else:
+            await answer_whole(
+                connection, asking, lambda trace, corea: responses.whole(trace, body=body, id=id, corea=corea)
+            )
+
+    async def _embeddings(self, connection: Connection, caller: Caller, started_s: float) -> None:
+        body = await self._body(connection)
+        target = self.directory.find(text(body, "model"), caller)
+        if not target.single:
+            raise bad_request("embeddings come from one tier; name it as the model", "model")
+        asking = await self._asking(connection, caller, target, (), AS_CONFIGURED, started_s)
+        await self._relay(connection, asking, body, "embeddings", "embeddings", False, False)
+
+    async def _relay(
+        self,
+        connection: Connection,
+        asking: Asking,
+        body: Body,
+        path: str,
+        why: str,
+        stream: bool,
+        include_usage: bool,
+    ) -> None:
+        if self.settings.passthrough == "refuse" and path != "embeddings":
+            raise unsupported(why, f"{why} is not supported: this gateway takes plain text only")
+        await relay(
+            connection,
+            asking,
+            body,
+            path=path,
+            why=why,
+            stream=stream,
+            include_usage=include_usage,
+            keep_alive_s=self.settings.keep_alive_s,
+        )
+
+    async def _models(self, connection: Connection, caller: Caller, started_s: float) -> None:
+        data = [self._card(name) for name in self.directory.names(caller)]
+        await connection.answer_json(200, {"object": "list", "data": data}, {})
+
+    async def _model(self, connection: Connection, caller: Caller, started_s: float) -> None:
+        target = self.directory.find(connection.path.removeprefix("/v1/models/"), caller)
+        await connection.answer_json(200, self._card(target.name), {})
+
+    def _card(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": int(self._started_at_unix_s), "owned_by": "corea"}
+
+    async def _take_feedback(self, connection: Connection, caller: Caller, started_s: float) -> None:
+        body = await self._body(connection)
+        trace_id, correct = text(body, "trace_id"), body.get("correct")
+        if not isinstance(correct, bool | int | float) or not 0 <= correct <= 1:
+            raise bad_request("correct must be true, false, or a number between 0 (wrong) and 1 (right)", "correct")
+        if self._feedback is None:
+            raise ApiError("this gateway keeps no feedback; enable its ledger", status=501, code="feedback_disabled")
+        try:
+            await self._feedback.add_feedback(trace_id, float(correct))
+        except InputError as exc:
+            raise ApiError(str(exc), status=404, param="trace_id", code="trace_not_found") from None
+        await connection.answer_json(200, {"object": "corea.feedback", "trace_id": trace_id, "correct": correct}, {})
+
+    async def _healthz(self, connection: Connection, caller: Caller, started_s: float) -> None:
+        await connection.answer_json(200, {"status": "ok"}, {})
+
+    async def _readyz(self, connection: Connection, caller: Caller, started_s: float) -> None:
+        status = 503 if self.draining else 200
+        await connection.answer_json(status, {"status": "draining" if self.draining else "ready"}, {})
+
+    async def _metrics(self, connection: Connection, caller: Caller, started_s: float) -> None:
+        await connection.answer(200, self.metrics.text(), CONTENT_TYPE, {})
+
+    async def _openapi(self, connection: Connection, caller: Caller, started_s: float) -> None:
+        await connection.answer_json(200, document(), {})
+
+    async def _body(self, connection: Connection) -> Body:
+        return read_json(await connection.read(self.settings.max_body_bytes), self.settings)
+
+    async def _asking(
+        self,
+        connection: Connection,
+        caller: Caller,
+        target: Target,
+        messages: tuple[Message, ...],
+        sampling: Sampling,
+        started_s: float,
+    ) -> Asking:
+        tokens, nano_usd = expected(target.cascade.tiers, messages, sampling)
+        connection.reserved = await self.authorizer.reserve(
+            caller, profile=target.name, tokens=tokens, nano_usd=nano_usd
+        )
+        return Asking(
+            target=target,
+            messages=messages,
+            sampling=sampling,
+            metadata={"model": target.name, **connection.reserved},
+            task=target.task or caller.task,
+            corea_body=self.settings.corea_body and connection.headers.get("x-corea-body", "").lower() != "off",
+            started_s=started_s,
+            clock=self._clock,
+        )
+
+
+class _Endpoint:
+    """What surrounds every handler."""
+
+    def __init__(self, gateway: Gateway, route: str, method: str | None, handler: Handler) -> None:
+        self.method = method
+        self._gateway = gateway
+        self._route = route
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = self._gateway
+        started_s = gateway._clock()
+        connection = Connection(scope, receive, send, request_id=new_trace_id(gateway._wall_clock))
+        gateway._begin()
+        try:
+            await self._handle(connection, started_s)
+        except asyncio.CancelledError:
+            await connection.answer_error(_shutting_down())
+            raise
+        except ClientGone:
+            connection.status = _CLIENT_CLOSED_REQUEST
+        except ApiError as error:
+            await connection.answer_error(error)
+        except CoreaError as error:
+            logger.warning("%s: %s", connection.request_id, error)
+            await connection.answer_error(api_error(error))
+        except Exception:
+            logger.exception("%s: %s failed", connection.request_id, self._route)
+            await connection.answer_error(internal())
+        finally:
+            if connection.reserved is not None:
+                await gateway.authorizer.release(connection.reserved)
+            gateway._end()
+            gateway.metrics.answered(
+                self._route, connection.status or _CLIENT_CLOSED_REQUEST, gateway._clock() - started_s
+            )
+
+    async def _handle(self, connection: Connection, started_s: float) -> None:
+        caller = _NOBODY
+        if self._route not in OPEN_PATHS:
+            caller = await self._gateway.authorizer.authorize(connection.headers)
+        if self.method is not None and connection.method != self.method:
+            message = f"{self._route} takes {self.method}, not {connection.method[:20]}"
+            raise ApiError(message, status=405, code="method_not_allowed")
+        await self._handler(connection, caller, started_s)
+
+
+_NOBODY = Caller(id="nobody", profiles=frozenset())
+
+
+def _shutting_down() -> ApiError:
+    message = "the gateway is shutting down; try again"
+    return ApiError(message, status=503, code="shutting_down", type="server_error", retry=True)
+
+
+async def _unknown(connection: Connection, caller: Caller, started_s: float) -> None:
+    raise ApiError(f"there is no {connection.path[:200]} here; see /openapi.json", status=404, code="not_found")
