@@ -136,7 +136,7 @@ def test_the_last_tier_is_not_asked_how_sure_it_is() -> None:
 def test_a_shape_holds_the_prompt_of_every_kind_of_question() -> None:
     prompts = shapes_of(config())["small"]["prompts"]
     assert prompts["any"] == PLAIN_PROMPT
-    assert set(prompts) == {"any", "number", "expression", "choice", "boolean", "text"}
+    assert set(prompts) == {"any", "number", "expression", "choice", "boolean", "text", "code"}
     assert prompts["choice"] != prompts["any"]
 
 

@@ -108,8 +108,10 @@ class Pair:
             cost = self.small_cost_nano_usd + self.signal_cost_nano_usd[signal]
         else:
             cost = self.small_cost_nano_usd * REPLIES.get(signal, 1.0)
+        # Judged twice, it is not paid for twice.
+        paid = {signal: np.zeros(len(self))}
         only = {signal: self.confidence[signal]}
-        return replace(self, confidence=only, small_cost_nano_usd=cost, signal_cost_nano_usd={})
+        return replace(self, confidence=only, small_cost_nano_usd=cost, signal_cost_nano_usd=paid)
 
 
 _ARRAYS = (

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from corea.batch.journal import Journal
 from corea.batch.rows import Question
 from corea.confidence import Exchange
 from corea.confidence.protocol import parse
-from corea.errors import ModelError
-from corea.evaluate.outcomes import CONFIDENCE, SIGNAL_COST, write
+from corea.errors import InputError, ModelError
+from corea.evaluate.outcomes import CONFIDENCE, SIGNAL_COST, read, write
 from corea.evaluate.signals import TOP_LOGPROBS, Signals
 from corea.grading.answers import check_allowed, grade
 from corea.identity import Shape, hash_of
@@ -70,17 +70,47 @@ async def run(plan: Plan, *, on_start: Callable[[int, int], None], on_row: Calla
         rows[row["id"], row["tier"]] = dict(row)
         return True
 
+    made = await asyncio.to_thread(_rows_of, plan)
     path = plan.out.with_name(plan.out.name + ".rows.jsonl")
     with Journal(path, fingerprint=plan.fingerprint, take_up=take_up) as journal:
-        on_start(len(plan.questions) * len(plan.tiers), len(rows))
+        for row in made:
+            if (row["id"], row["tier"]) not in rows and take_up(row):
+                journal.write(_line(row))
+        wanted = [(question.id, tier.name) for tier in plan.tiers for question in plan.questions]
+        on_start(len(wanted), sum(one in rows for one in wanted))
         for tier in plan.tiers:
             todo = [question for question in plan.questions if (question.id, tier.name) not in rows]
             async for row in bounded_map(_asker(tier, plan), todo, concurrency=plan.concurrency):
-                journal.write(json.dumps(row, ensure_ascii=False) + "\n")
+                journal.write(_line(row))
                 rows[row["id"], row["tier"]] = row
                 on_row(row)
     await asyncio.to_thread(_write, plan, list(rows.values()))
     return sum(row["error"] is not None for row in rows.values())
+
+
+def _rows_of(plan: Plan) -> list[Row]:
+    """Of the outcomes file, where an earlier run finished one: more questions may be added to it.
+
+    Raises :class:`InputError` for a file that is of other models, prompts or samples, rather than write over it.
+    """
+    if not plan.out.exists():
+        return []
+    made = read(plan.out)
+    shapes = {tier.name: hash_of(shape) for tier, shape in zip(plan.tiers, plan.shapes, strict=False)}
+    foreign = not made.metadata.get("shape_hashes")
+    if (
+        foreign
+        or made.samples != plan.samples
+        or any(made.shape_hash(tier) not in (shapes[tier], None) for tier in shapes)
+    ):
+        raise InputError(
+            f"{plan.out} holds outcomes of other models, prompts or settings; choose another --out, or delete this file"
+        )
+    return cast("list[Row]", made.table.to_pylist())
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _asker(tier: Tier, plan: Plan) -> Callable[[Question], Any]:

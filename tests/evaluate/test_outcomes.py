@@ -108,6 +108,7 @@ def test_a_rerun_asks_only_what_is_missing_and_failed_rows_again(questions: Path
 def test_a_damaged_row_is_asked_again(questions: Path, tmp_path: Path, damage: bytes) -> None:
     out = tmp_path / "o.parquet"
     outcomes(questions, out, tier("small"))
+    out.unlink()
     journal = tmp_path / "o.parquet.rows.jsonl"
     _, *rest = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(damage + b"".join(rest))
@@ -118,6 +119,7 @@ def test_a_damaged_row_is_asked_again(questions: Path, tmp_path: Path, damage: b
 def test_a_half_written_row_is_asked_again(questions: Path, tmp_path: Path) -> None:
     out = tmp_path / "o.parquet"
     outcomes(questions, out, tier("small"))
+    out.unlink()
     journal = tmp_path / "o.parquet.rows.jsonl"
     journal.write_bytes(journal.read_bytes()[:-20])
     assert outcomes(questions, out, tier("small")) == (1, 0)
@@ -158,6 +160,39 @@ def test_two_files_may_not_share_an_id(questions: Path, tmp_path: Path) -> None:
     other = data(tmp_path / "other.jsonl", {"id": "q1", "question": "?", "answer": 1})
     with pytest.raises(InputError, match="in another source too"):
         read_graded([questions, other])
+
+
+def test_outcomes_without_their_journal_are_gone_on_with(questions: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    outcomes(questions, out, tier("small"), tier("large", last=True))
+    before = read(out).table
+    (tmp_path / "o.parquet.rows.jsonl").unlink()
+    with questions.open("a") as file:
+        file.write('{"id": "new", "question": "say 9", "answer": 9}\n')
+    assert outcomes(questions, out, tier("small"), tier("large", last=True)) == (2, 0)
+    after = read(out).table
+    old = after.filter([id != "new" for id in after["id"].to_pylist()])
+    assert old.to_pylist() == before.to_pylist()
+
+
+def test_a_smaller_run_loses_no_row_of_a_larger_one(questions: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    outcomes(questions, out, tier("small"))
+    (tmp_path / "o.parquet.rows.jsonl").unlink()
+    fewer = data(tmp_path / "fewer.jsonl", *map(json.loads, questions.read_text().splitlines()[:2]))
+    assert outcomes(fewer, out, tier("small")) == (0, 0)
+    assert len(read(out).table) == 2
+    assert outcomes(questions, out, tier("small")) == (0, 0)
+    assert len(read(out).table) == 5
+
+
+def test_outcomes_of_other_models_are_not_written_over(questions: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    outcomes(questions, out, tier("small"), shapes=("a",))
+    (tmp_path / "o.parquet.rows.jsonl").unlink()
+    (tmp_path / "o.parquet.rows.jsonl.run.json").unlink()
+    with pytest.raises(InputError, match="other models, prompts or settings"):
+        outcomes(questions, out, tier("small"), shapes=("b",))
 
 
 def test_a_limit_takes_so_many_of_each_file(questions: Path, tmp_path: Path) -> None:

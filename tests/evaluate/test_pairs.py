@@ -343,3 +343,13 @@ def test_the_metadata_is_plain_json_in_the_file(tmp_path: Path) -> None:
     outcomes(tmp_path, both("a"), samples=3)
     described = pq.read_schema(tmp_path / "o.parquet").metadata[b"corea.outcomes"]
     assert json.loads(described) == {"version": 1, "tiers": ["small", "large"], "samples": 3}
+
+
+def test_a_pair_that_is_judged_twice_pays_once_for_samples_that_were_not_recorded(tmp_path: Path) -> None:
+    rows = both("a", "b")
+    for one in rows[:2]:
+        one[CONFIDENCE + "self_consistency"] = 0.5
+    pair, _ = pair_of(outcomes(tmp_path, rows, signals=("logprob", "self_consistency")))
+    judged = pair.judged_by("self_consistency")
+    assert judged.small_cost_nano_usd.tolist() == [18, 18]
+    assert judged.judged_by("self_consistency").small_cost_nano_usd.tolist() == [18, 18]
