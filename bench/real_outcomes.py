@@ -1,7 +1,8 @@
 """Real outcomes of both embedded tiers on public question sets: what ``bench/outcomes`` holds.
 
 ``python -m bench.real_outcomes DATA WORK``: DATA is a folder of question sets (``gsm8k-test.jsonl.gz``, …), WORK keeps
-the journals, and the same command goes on where it stopped, or where ``bench/outcomes`` did. About three hours on two cores. Not part of ``make bench``.
+the journals, and the same command goes on where it stopped, or where ``bench/outcomes`` did. About three hours on two
+cores. Not part of ``make bench``.
 
 Of each set a fixed part is taken: GSM8K's first 300 test questions, and of the others the 100 whose SHA-256 of the id
 is lowest. Texts are left out where their rights are disputed; the figures stay.
