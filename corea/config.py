@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -256,7 +256,7 @@ def parse(text: str, *, source: str) -> Config:
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{source}: not TOML: {exc}") from exc
     except ValidationError as exc:
-        raise _plain(exc, source) from None
+        raise complaint(exc, source, root=Config, where=_path) from None
     _check_thresholds(config, source)
     _check_price_order(config, source)
     return config
@@ -330,16 +330,21 @@ def _check_price_order(config: Config, source: str) -> None:
             )
 
 
-def _plain(exc: ValidationError, source: str) -> ConfigError:
-    """The first of pydantic's complaints, in one line, with the nearest known key when a key is unknown."""
+def complaint(
+    exc: ValidationError, source: str, *, root: type[BaseModel], where: Callable[[tuple[int | str, ...]], str]
+) -> ConfigError:
+    """The first of pydantic's complaints, in one line, with the nearest known key when a key is unknown.
+
+    ``root`` is the model that was validated; ``where`` writes a place in it as the file's reader knows it.
+    """
     errors = exc.errors(include_url=False)
     # An unknown key explains the missing one beside it, so it is told first.
     error = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    where = _path(error["loc"])
+    field = where(error["loc"])
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         unknown = str(error["loc"][-1])
-        near = difflib.get_close_matches(unknown, sorted(_keys_beside(error["loc"])), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(unknown, sorted(_keys_beside(error["loc"], root)), n=1, cutoff=0.5)
         message = f'unknown key; did you mean "{near[0]}"?' if near else "unknown key; remove it"
     elif error["type"].startswith("union_tag"):
         message = 'kind must be "embedded", "openai" or "provider"'
@@ -348,7 +353,7 @@ def _plain(exc: ValidationError, source: str) -> ConfigError:
     elif "input" in error and not isinstance(error["input"], dict | list):
         message = f"{message[0].lower()}{message[1:]}, not {error['input']!r}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return ConfigError(f"{source}: {message}{more}", field=where or None)
+    return ConfigError(f"{source}: {message}{more}", field=field or None)
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
@@ -365,9 +370,9 @@ def _path(loc: tuple[int | str, ...]) -> str:
 _TIER_KINDS: dict[str, type[_TierConfig]] = {"embedded": EmbeddedTier, "openai": OpenAITier, "provider": ProviderTier}
 
 
-def _keys_beside(loc: tuple[int | str, ...]) -> Iterator[str]:
+def _keys_beside(loc: tuple[int | str, ...], root: type[BaseModel]) -> Iterator[str]:
     """Names of the fields that may stand where an unknown key stands."""
-    model: Any = Config
+    model: Any = root
     for part in loc[:-1]:
         if isinstance(part, int):
             continue

@@ -6,14 +6,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 from corea.confidence.base import Estimate, Estimator, Exchange
 from corea.confidence.protocol import parse, system_prompt
 from corea.errors import CoreaError, DeadlineExceeded, ModelError, NotCertified, UpstreamGarbage, UpstreamTimeout
-from corea.models.base import Delta, Model, SampledPrompt, deltas
+from corea.models.base import Delta, Model, deltas
 from corea.policy.certificate import Certificate
 from corea.policy.thresholds import decide
 from corea.prices import Price
@@ -238,15 +238,9 @@ async def _heard(stream: AsyncGenerator[Delta, None], hear: Hear) -> Reply:
 
 
 def _sampled(prompt: Prompt, chosen: Mapping[str, Any]) -> Prompt:
-    """The prompt as the user wants it sampled. What a prompt has no field for goes beside it."""
-    return SampledPrompt(
-        messages=prompt.messages,
-        max_tokens=chosen.get("max_tokens", prompt.max_tokens),
-        temperature=chosen.get("temperature", prompt.temperature),
-        seed=chosen.get("seed"),
-        top_logprobs=prompt.top_logprobs,
-        sampling={name: value for name, value in chosen.items() if name not in ("max_tokens", "temperature", "seed")},
-    )
+    """The prompt as the user wants it sampled."""
+    own = {name: value for name, value in chosen.items() if name in ("max_tokens", "temperature", "seed")}
+    return replace(prompt, **own, sampling={name: value for name, value in chosen.items() if name not in own})
 
 
 @lru_cache(maxsize=4096)

@@ -53,6 +53,8 @@ class Prompt:
     seed: int | None = None
     #: Alternatives wanted at each token; 0 asks for no log-probabilities at all.
     top_logprobs: int = 0
+    #: What else a user sets, under its name on the wire: ``stop``, ``top_p``, ``presence_penalty``, …
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,11 +13,10 @@ from corea import Cascade
 from corea.confidence import PTrue
 from corea.errors import CascadeExhausted, LedgerError, UpstreamGarbage, UpstreamRefused
 from corea.ledger import Ledger, get_trace
-from corea.models.base import SampledPrompt
 from corea.models.scripted import Hang, ScriptedModel, Written, scripted_answer, scripted_reply
 from corea.run import Done, Text
 from corea.tier import Sampling, Tier
-from corea.types import Trace
+from corea.types import Prompt, Trace
 from test_cascade import CHEAP, Kept, ask, calls, large, small
 
 LIVE = scripted_reply("The answer is 42")
@@ -199,7 +198,7 @@ def test_the_users_sampling_reaches_every_tier_and_the_trace() -> None:
     for tier in (first, last):
         assert isinstance(tier.model, ScriptedModel)
         (prompt,) = tier.model.prompts
-        assert isinstance(prompt, SampledPrompt)
+        assert isinstance(prompt, Prompt)
         assert (prompt.max_tokens, prompt.temperature, prompt.seed) == (7, 0.5, 3)
         assert prompt.sampling == {"stop": ("\n\n",), "top_p": 0.9}
     assert trace.metadata["sampling"]["seed"] == 3

@@ -109,12 +109,19 @@ def read_questions(path: Path, seen: set[bytes] | None = None) -> Iterator[Quest
     """
     seen = set() if seen is None else seen
     try:
-        with _open(path) as file:
+        with opened(path) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield _question(number, line, seen)
     except (OSError, EOFError, zlib.error) as exc:
         raise InputError(f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}") from exc
+
+
+def opened(path: Path) -> BinaryIO | gzip.GzipFile:
+    """The file's bytes, unpacked where it is gzip, whatever it is called."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if zipped else path.open("rb")
 
 
 def infer_kind(gold: str) -> Kind:
@@ -126,12 +133,6 @@ def infer_kind(gold: str) -> Kind:
     if number_of(gold) is not None:
         return "number"
     return "expression" if _FORMULA.search(gold) else "text"
-
-
-def _open(path: Path) -> BinaryIO | gzip.GzipFile:
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if zipped else path.open("rb")
 
 
 def _question(number: int, line: bytes, seen: set[bytes]) -> Question | BadLine:

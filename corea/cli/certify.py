@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from corea.cli.console import print_json, remark, stdout
+from corea.cli.console import print_json, stdout
 from corea.cli.extras import extra
 from corea.cli.options import Delta, DropIncomplete, Json, Large, MaxDrop, OutcomesFiles, Small
+from corea.cli.outcomes import load_pair, refuse_to_overwrite, tell_left_out
 from corea.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ def certify(
     """Find the cheapest threshold with a promise: at most so much of the large model's accuracy is lost."""
     with extra("evaluate"):
         from corea.evaluate.certification import Terms, certificate_of, choose, with_map
-        from corea.evaluate.outcomes import read
-        from corea.evaluate.pairs import merge, pair_of
 
     from corea.confidence.fitted import read as read_map
     from corea.policy.certificate import dump
@@ -56,18 +55,15 @@ def certify(
         raise InputError("--map brings its own signal; leave out --signal")
     if split_delta and by is None:
         raise InputError("--split-delta shares delta among tasks; add --by task")
-    if out.resolve() in {path.resolve() for path in (*outcomes, map or outcomes[0])}:
-        raise InputError(f"{out} is one of the inputs; choose another --out")
-    rows = merge([read(path) for path in outcomes])
-    pair, left_out = pair_of(rows, small=small, large=large, drop_incomplete=drop_incomplete)
+    refuse_to_overwrite(out, outcomes if map is None else [*outcomes, map])
+    rows, pair, left_out = load_pair(outcomes, small=small, large=large, drop_incomplete=drop_incomplete)
     fitted = None if map is None else read_map(map)
     choice = choose(pair, signal, rows) if fitted is None else with_map(pair, fitted, rows)
     terms = Terms(max_drop=max_drop, delta=delta, by_task=by == "task", split_delta=split_delta)
     created_at = datetime.now(UTC).isoformat(timespec="seconds")
     made = certificate_of(rows, choice, terms, created_at=created_at, fitted=fitted)
     dump(made, out)
-    if left_out:
-        remark(f"{left_out} questions were left out: a tier did not answer them")
+    tell_left_out(left_out)
     if json:
         print_json(_as_json(made, choice, left_out, out))
         return

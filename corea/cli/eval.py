@@ -27,6 +27,7 @@ from corea.cli.options import (
     Small,
     load,
 )
+from corea.cli.outcomes import load_pair, refuse_to_overwrite, tell_left_out
 from corea.cli.progress import QuestionBar
 from corea.errors import InputError
 
@@ -64,8 +65,7 @@ def run(
         from corea.evaluate.run import Plan
         from corea.evaluate.run import run as run_plan
 
-    if out.resolve() in {Path(source).resolve() for source in data}:
-        raise InputError(f"{out} is one of the inputs; choose another --out")
+    refuse_to_overwrite(out, [Path(source) for source in data])
     questions = read_graded(data, limit=limit)
     loaded = load(config)
     built = {tier.name: tier for tier in tiers_of(loaded, to_measure=True)}
@@ -151,23 +151,15 @@ def fit(
     """Fit a confidence map on some questions, and check it on the others."""
     with extra("evaluate"):
         from corea.evaluate.certification import fit_map
-        from corea.evaluate.outcomes import read
-        from corea.evaluate.pairs import merge, pair_of
 
     from corea.confidence.fitted import save
 
-    if out.resolve() in {path.resolve() for path in outcomes}:
-        raise InputError(f"{out} is one of the inputs; choose another --out")
-    rows = merge([read(path) for path in outcomes])
-    pair, left_out = pair_of(rows, small=small, large=large, drop_incomplete=drop_incomplete)
+    refuse_to_overwrite(out, outcomes)
+    rows, pair, left_out = load_pair(outcomes, small=small, large=large, drop_incomplete=drop_incomplete)
     created_at = datetime.now(UTC).isoformat(timespec="seconds")
     made = fit_map(rows, pair, kind, tuple(signal or ()), share=share, created_at=created_at)
-    try:
-        save(made.map, out)
-    except OSError as exc:
-        raise InputError(f"cannot write {out}: {exc.strerror or exc}; choose another --out") from exc
-    if left_out:
-        remark(f"{left_out} questions were left out: a tier did not answer them")
+    save(made.map, out)
+    tell_left_out(left_out)
     if made.note:
         remark(made.note)
     if json:
@@ -207,19 +199,16 @@ def report(
     """Say what a cascade would cost and lose, how true the confidence is, and where it fails, as a page or as JSON."""
     if out is None and not json:
         raise InputError("say where the page goes, --out report.html, or print every figure with --json")
-    if out is not None and out.resolve() in {file.resolve() for file in outcomes}:
-        raise InputError(f"{out} is one of the inputs; choose another --out")
+    if out is not None:
+        refuse_to_overwrite(out, outcomes)
     with extra("evaluate"):
         import numpy as np
 
         from corea.evaluate.certification import usable_signals
-        from corea.evaluate.outcomes import read
-        from corea.evaluate.pairs import merge, pair_of
         from corea.evaluate.report import report as figures_of
         from corea.evaluate.report import to_html, to_json
 
-    rows = merge([read(path) for path in outcomes])
-    pair, left_out = pair_of(rows, small=small, large=large, drop_incomplete=drop_incomplete)
+    rows, pair, left_out = load_pair(outcomes, small=small, large=large, drop_incomplete=drop_incomplete)
     made = figures_of(
         pair,
         signal=signal,
@@ -233,8 +222,7 @@ def report(
         data_hash=rows.metadata.get("data_hash"),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    if left_out:
-        remark(f"{left_out} questions were left out: a tier did not answer them")
+    tell_left_out(left_out)
     if out is not None:
         try:
             out.write_text(to_html(made), encoding="utf-8")

@@ -7,7 +7,6 @@ A map holds for the model and the prompt that it was fitted with, and for no oth
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import math
 from bisect import bisect_right
@@ -17,6 +16,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
+from corea import sealed
 from corea.confidence.base import Estimate, Estimator, Exchange
 from corea.errors import InputError
 from corea.models.base import Model
@@ -187,11 +187,8 @@ class Fitted:
 
 
 def save(fitted: ConfidenceMap, path: Path) -> None:
-    """Write the map as JSON with a checksum, atomically."""
-    text = json.dumps({**_body(fitted), "sha256": checksum(fitted)}, indent=2, allow_nan=False)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Write the map with a checksum, atomically. Raises :class:`InputError` where it cannot be written."""
+    sealed.write(path, _body(fitted))
 
 
 def load(path: Path, *, model: str, prompt: str) -> ConfidenceMap:
@@ -223,7 +220,7 @@ def read(path: Path) -> ConfidenceMap:
     version = body.get("version")
     if isinstance(version, int) and version > VERSION:
         raise InputError(f"{path} is of version {version}, newer than this corea; upgrade corea")
-    if body.pop("sha256", None) != _checksum(body):
+    if body.pop("sha256", None) != sealed.checksum(body):
         raise InputError(f"{path} is damaged: its checksum does not fit; fit the confidence map again")
     try:
         return _map_of(body)
@@ -233,7 +230,7 @@ def read(path: Path) -> ConfidenceMap:
 
 def checksum(fitted: ConfidenceMap) -> str:
     """Which map it is: SHA-256 over all of its fields."""
-    return _checksum(_body(fitted))
+    return sealed.checksum(_body(fitted))
 
 
 def logit(value: float) -> float:
@@ -279,11 +276,6 @@ def _map_of(body: Mapping[str, Any]) -> ConfidenceMap:
 
 def _body(fitted: ConfidenceMap) -> dict[str, Any]:
     return {"format": _FORMAT, "version": VERSION, **asdict(fitted)}
-
-
-def _checksum(body: Mapping[str, Any]) -> str:
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _sum(usages: Sequence[Usage | None]) -> Usage | None:

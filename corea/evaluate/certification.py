@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corea.confidence import SelfConsistency
 from corea.confidence.fitted import ConfidenceMap, Kind, checksum
@@ -21,7 +22,7 @@ from corea.policy.certify import certify, certify_by_task
 
 #: Share of the questions on which a signal is chosen, where the user named none. The others certify.
 CHOICE_SHARE = 1 / 3
-CHOICE_SALT = "signal"
+_CHOICE_SALT = "signal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +65,22 @@ def choose(pair: Pair, signal: str | None, outcomes: Outcomes) -> Choice:
         raise _no_confidence(pair)
     if len(usable) == 1:
         return Choice(pair=pair, signal=usable[0])
-    choosing = split(pair.ids, share=CHOICE_SHARE, salt=CHOICE_SALT)
+    best, choosing = best_on_a_part(pair, usable)
     if not choosing.any() or choosing.all():
         raise InputError(f"{len(pair)} questions are too few to choose a signal on; name one with --signal")
-    candidates = replace(pair, confidence={name: pair.confidence[name] for name in usable}).where(choosing)
-    return Choice(pair=pair.where(~choosing), signal=best_signal(candidates), chosen_on=int(choosing.sum()))
+    return Choice(pair=pair.where(~choosing), signal=best, chosen_on=int(choosing.sum()))
+
+
+def best_on_a_part(pair: Pair, signals: Sequence[str]) -> tuple[str, NDArray[np.bool_]]:
+    """The best of the signals by a third of the questions, and which these are, (n,): by a hash of the id.
+
+    The first signal where the part is empty.
+    """
+    choosing = split(pair.ids, share=CHOICE_SHARE, salt=_CHOICE_SALT)
+    if not choosing.any():
+        return signals[0], choosing
+    part = replace(pair, confidence={name: pair.confidence[name] for name in signals}).where(choosing)
+    return best_signal(part), choosing
 
 
 def best_signal(pair: Pair) -> str:
@@ -97,7 +109,7 @@ def certificate_of(
     shapes = _shapes(outcomes, pair)
     models, prompts = hashes_of(shapes) if shapes else (None, None)
     return Certificate(
-        promises=_promises(pair.judged_by(choice.signal), choice.signal, terms),
+        promises=_promises(pair, choice.signal, terms),
         small=pair.small,
         large=pair.large,
         signal=signal_label(
@@ -155,15 +167,16 @@ def fit_map(
     return fit(kind, pair, signals, model=models, prompt=prompts, created_at=created_at, rng=rng, share=share)
 
 
-def _promises(judged: Pair, signal: str, terms: Terms) -> tuple[Promise, ...]:
+def _promises(pair: Pair, signal: str, terms: Terms) -> tuple[Promise, ...]:
     if not terms.by_task:
-        return (Promise(certified=certified(judged, signal, terms)),)
-    untasked = len(judged) - sum(task is not None for task in judged.tasks)
+        return (Promise(certified=certified(pair, signal, terms)),)
+    untasked = len(pair) - sum(task is not None for task in pair.tasks)
     if untasked:
         raise InputError(
-            f"{untasked} of {len(judged)} questions name no task, and so would be in no promise; name their tasks, or "
+            f"{untasked} of {len(pair)} questions name no task, and so would be in no promise; name their tasks, or "
             "certify all together, without --by task"
         )
+    judged = pair.judged_by(signal)
     found = certify_by_task(
         judged.confidence[signal],
         judged.small_correct,

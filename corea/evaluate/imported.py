@@ -6,7 +6,6 @@ certificate made from such a file; all figures can be had of it.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import zlib
@@ -18,6 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from corea.batch.rows import opened
 from corea.errors import InputError
 from corea.evaluate.outcomes import CONFIDENCE, write
 
@@ -120,9 +120,7 @@ def import_outcomes(source: Path, out: Path) -> Imported:
 
 def _lines(source: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        with source.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-        with gzip.open(source, "rb") if zipped else source.open("rb") as lines:
+        with opened(source) as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield number, line

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from corea.types import Prompt, Reply
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampledPrompt(Prompt):
-    """A prompt for a user who sets more than a tier does.
-
-    ``sampling`` holds parameters of chat completions that every server understands (``stop``, ``top_p``,
-    ``presence_penalty``, ``frequency_penalty``, ``user``), under their names on the wire.
-    """
-
-    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from corea.errors import ContextOverflow, ModelError, RateLimited, Unauthorized, UpstreamGarbage, UpstreamStatus
-from corea.models.base import SampledPrompt
 from corea.types import Prompt, Reply, Token, Usage
 
 _EXCERPT_CHARS = 200
@@ -37,8 +36,7 @@ def request_body(prompt: Prompt, model: str, *, stream: bool = False) -> dict[st
         body["seed"] = prompt.seed
     if prompt.top_logprobs:
         body |= {"logprobs": True, "top_logprobs": prompt.top_logprobs}
-    if isinstance(prompt, SampledPrompt):
-        body |= prompt.sampling
+    body |= prompt.sampling
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return body

@@ -5,9 +5,8 @@ Light on purpose: a cascade reads certificates without numpy. Knows no statistic
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log10
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from corea import sealed
 from corea.errors import InputError
 
 VERSION = 1
@@ -125,15 +125,7 @@ class Certificate:
 
 def dump(certificate: Certificate, path: Path) -> None:
     """Write the certificate with a checksum, atomically. Raises :class:`InputError` where it cannot be written."""
-    body = _body(certificate)
-    text = json.dumps({**body, "sha256": _checksum(body)}, indent=2, allow_nan=False, ensure_ascii=False)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as exc:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {exc.strerror or exc}; choose another --out") from exc
+    sealed.write(path, _body(certificate))
 
 
 def load(path: Path) -> Certificate:
@@ -150,7 +142,7 @@ def load(path: Path) -> Certificate:
         raise InputError(f"{path} is of version {data['version']}, newer than this corea; upgrade corea")
     stated = data.pop("sha256", None)
     certificate = _validated(Certificate, data, path)
-    if stated != _checksum(_body(certificate)):
+    if stated != sealed.checksum(_body(certificate)):
         raise InputError(
             f"{path} is damaged or was altered: its checksum does not fit; certify again with: corea certify, "
             "or set a threshold of your own instead"
@@ -192,10 +184,6 @@ def _validated(kind: type[_Value], data: dict[str, Any], path: Path) -> _Value:
 
 def _body(certificate: Certificate) -> dict[str, Any]:
     return dict(TypeAdapter(Certificate).dump_python(certificate, mode="json"))
-
-
-def _checksum(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _listed(names: Sequence[str]) -> str:

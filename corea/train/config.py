@@ -5,15 +5,14 @@ Knows what each stage needs, not how it is done. Paths in the file are relative 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from corea.config import complaint
 from corea.errors import ConfigError
 from corea.train.rewards import Distance, Name, Reward
 
@@ -214,33 +213,8 @@ def parse(text: str, *, source: str) -> TrainConfig:
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{source}: not TOML: {exc}") from exc
     except ValidationError as exc:
-        raise _plain(exc, source) from None
+        raise complaint(exc, source, root=TrainConfig, where=_dotted) from None
 
 
-def _plain(exc: ValidationError, source: str) -> ConfigError:
-    """The first of pydantic's complaints in one line, with the nearest known key when a key is unknown."""
-    errors = exc.errors(include_url=False)
-    # An unknown key explains the missing one beside it, so it is told first.
-    error = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    where = ".".join(str(part) for part in error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(error["loc"][-1]), sorted(_keys_beside(error["loc"])), n=1, cutoff=0.5)
-        message = f'unknown key; did you mean "{near[0]}"?' if near else "unknown key; remove it"
-    elif error["type"] == "missing":
-        message = "is missing; add it"
-    elif "input" in error and not isinstance(error["input"], dict | list):
-        message = f"{message[0].lower()}{message[1:]}, not {error['input']!r}"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return ConfigError(f"{source}: {message}{more}", field=where or None)
-
-
-def _keys_beside(loc: tuple[int | str, ...]) -> Iterator[str]:
-    """Names of the fields that may stand where an unknown key stands."""
-    model: Any = TrainConfig
-    for part in loc[:-1]:
-        if isinstance(part, str) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            inner = next(iter(getattr(annotation, "__args__", ())), annotation)
-            model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
-    yield from model.model_fields
+def _dotted(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc)

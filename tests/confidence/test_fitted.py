@@ -205,11 +205,11 @@ def test_a_map_is_refused_for_another_model_or_prompt(tmp_path: Path, model: str
 
 def edited(path: Path, **changes: Any) -> Path:
     """The file as somebody would write it who keeps the checksum right."""
-    from corea.confidence.fitted import _checksum
+    from corea.sealed import checksum as sealed_checksum
 
     body = json.loads(path.read_text()) | changes
     body = {key: value for key, value in body.items() if key != "sha256" and value is not Ellipsis}
-    path.write_text(json.dumps({**body, "sha256": _checksum(body)}))
+    path.write_text(json.dumps({**body, "sha256": sealed_checksum(body)}))
     return path
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from corea.errors import RateLimited, UpstreamGarbage, UpstreamRefused, UpstreamStatus
 from corea.gateway.auth import OneKey
-from corea.models.base import SampledPrompt
 from corea.models.scripted import After, Hang, ScriptedModel, Written, scripted_answer, scripted_reply
+from corea.types import Prompt
 from gateway.running import UNSURE, Running, large, serving, small
 
 MESSAGES: Any = [{"role": "user", "content": "What is 6 × 7?"}]
@@ -140,7 +140,7 @@ def test_sampling_reaches_the_models_and_the_trace(plain: Running) -> None:
     model = plain.gateway.cascade.tiers[0].model
     assert isinstance(model, ScriptedModel)
     prompt = model.prompts[-1]
-    assert isinstance(prompt, SampledPrompt)
+    assert isinstance(prompt, Prompt)
     assert (prompt.max_tokens, prompt.temperature, prompt.seed) == (9, 0.5, 4)
     assert prompt.sampling == {"stop": ("\n\n",), "top_p": 0.9}
     assert plain.trace.metadata["sampling"]["seed"] == 4

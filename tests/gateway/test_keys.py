@@ -5,7 +5,6 @@ import json
 import logging
 import stat
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,9 @@ from corea.gateway.keys import KeyStore, Limits, Pepper
 from corea.ledger import Ledger
 from corea.ledger import keys as stored
 from ledger.samples import trace
-from ledger.stores import KINDS, Place, fresh
+from ledger.stores import Place, fresh
 
 PEPPER = Pepper(b"p" * 32)
-
-
-@pytest.fixture(params=KINDS)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    with fresh(request.param, tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-def ledger(place: Place) -> Iterator[Ledger]:
-    with Ledger.open(place.url) as opened:
-        yield opened
 
 
 class Clock:

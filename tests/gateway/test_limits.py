@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -28,18 +27,6 @@ from ledger.stores import KINDS, Place, fresh
 
 NOON = 1_772_280_000.0
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(params=KINDS)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    with fresh(request.param, tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-def ledger(place: Place) -> Iterator[Ledger]:
-    with Ledger.open(place.url) as opened:
-        yield opened
 
 
 def key(id: str = "k1", **limits: int) -> Key:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from corea.errors import InputError
 from corea.evaluate.baselines import Point
-from corea.evaluate.certification import CHOICE_SALT, CHOICE_SHARE, Terms, best_signal, certified
+from corea.evaluate.certification import Terms, best_on_a_part, certified
 from corea.evaluate.curves import deferral_curve
-from corea.evaluate.maps import split
 from corea.evaluate.metrics import Estimate, Resamples, Settings, estimate_of, rank
 from corea.evaluate.outcomes import Floats, Pair
 from corea.evaluate.pairs import tie_keys
@@ -58,14 +57,13 @@ def choose(pair: Pair, signal: str | None, candidates: Sequence[str] | None) -> 
         pair.judged_by(name)
     if len(names) == 1:
         return Choice(signal=names[0], how="only", note=f"{names[0]} is the only signal a cascade could use."), every
-    choosing = split(pair.ids, share=CHOICE_SHARE, salt=CHOICE_SALT)
-    part = replace(pair, confidence={name: pair.confidence[name] for name in names}).where(choosing)
-    best = best_signal(part) if len(part) else names[0]
+    best, choosing = best_on_a_part(pair, names)
+    n = int(choosing.sum())
     note = (
-        f"{best} is the best of {len(names)} signals, by accuracy over all budgets, on {len(part):,} questions taken "
-        f"out by a hash of their ids; what is certified is certified on the other {len(pair) - len(part):,}."
+        f"{best} is the best of {len(names)} signals, by accuracy over all budgets, on {n:,} questions taken "
+        f"out by a hash of their ids; what is certified is certified on the other {len(pair) - n:,}."
     )
-    return Choice(signal=best, how="chosen", n=len(part), note=note), ~choosing
+    return Choice(signal=best, how="chosen", n=n, note=note), ~choosing
 
 
 def certification_of(
