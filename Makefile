@@ -3,12 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-train check format lock bench clean
+.PHONY: help demo test test-train train-smoke check format lock bench clean
 
 help:
 	@echo "make demo    fetch two small models and watch them answer 12 real questions together"
 	@echo "make test    run the tests"
 	@echo "make test-train  run the tests of training, with torch in an environment of its own"
+	@echo "make train-smoke  train SmolLM2-135M on small sums, from rollouts to a GGUF adapter"
 	@echo "make check   lint, types, import rules, lock file"
 	@echo "make bench   measure what the README claims"
 	@echo "make lock    renew the pinned dependencies"
@@ -36,6 +37,10 @@ test: .venv/installed
 test-train: .venv-train/installed
 	OMP_NUM_THREADS=1 .venv-train/bin/python -m pytest tests/train $(ARGS)
 
+train-smoke: .venv-train/installed
+	.venv-train/bin/corea models pull smollm2-135m
+	.venv-train/bin/corea train examples/train-smoke.toml
+
 check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -47,8 +52,13 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 
 lock: .venv/installed
-	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --group dev --extra evaluate --extra hub --extra postgres --extra providers --extra serve --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --group dev --extra evaluate --extra hub --extra otel --extra postgres --extra providers --extra serve --universal --python-version 3.11 \
 		--generate-hashes --custom-compile-command "make lock" --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --quiet --extra otel --extra postgres --extra serve --constraint requirements.lock \
+		--no-emit-package xllamacpp --universal --python-version 3.11 \
+		--generate-hashes --custom-compile-command "make lock" --output-file deploy/requirements.txt
+	echo hatchling | $(BIN)/uv pip compile - --quiet --constraint requirements.lock --universal --python-version 3.11 \
+		--generate-hashes --custom-compile-command "make lock" --output-file deploy/requirements-build.txt
 
 bench: .venv/installed
 	$(BIN)/python -m bench

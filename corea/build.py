@@ -6,7 +6,9 @@ Knows which class serves which kind of tier, and nothing of how a cascade runs.
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from corea.catalogue import CATALOGUE
 from corea.confidence import Estimator, SelfConsistency
@@ -14,6 +16,7 @@ from corea.confidence.fitted import Fitted, read
 from corea.confidence.fitted import load as load_map
 from corea.confidence.named import estimator
 from corea.config import (
+    BreakerConfig,
     ConfidenceConfig,
     Config,
     EmbeddedTier,
@@ -26,8 +29,12 @@ from corea.config import (
 from corea.errors import ConfigError, ModelFileError, UnknownModel
 from corea.identity import asks_in_a_second_turn, hashes_of, shapes_of, signal_of
 from corea.models.base import Model
+from corea.models.breaker import Breaker, BreakerSettings
 from corea.policy.certificate import Certificate, check_applies, load
 from corea.tier import Tier
+
+if TYPE_CHECKING:
+    from corea.models.retrying import RetryBudget
 
 
 def tiers_of(config: Config, *, to_measure: bool = False) -> tuple[Tier, ...]:
@@ -46,7 +53,14 @@ def tiers_of(config: Config, *, to_measure: bool = False) -> tuple[Tier, ...]:
         for tier in config.tiers:
             _check_map(config, tier)
     return tuple(
-        _tier(tier, models[tier.name], certificate=certificates[tier.name], is_last=tier is last)
+        _tier(
+            tier,
+            models[tier.name],
+            certificate=certificates[tier.name],
+            # A measurement waits for a tier that is ill; it must not leave questions out.
+            breaker=None if to_measure else _breaker(tier.breaker),
+            is_last=tier is last,
+        )
         for tier in config.tiers
     )
 
@@ -100,7 +114,16 @@ def _check_map(config: Config, tier: TierConfig) -> None:
     load_map(tier.confidence.map, model=models, prompt=prompts)
 
 
-def _tier(tier: TierConfig, model: Model, *, certificate: Certificate | None, is_last: bool) -> Tier:
+def _breaker(config: BreakerConfig) -> Breaker | None:
+    if not config.enabled:
+        return None
+    settings = BreakerSettings(**config.model_dump(exclude={"enabled"}))
+    return Breaker(settings, clock=time.monotonic, rng=random.Random())  # noqa: S311 - jitter, not secrets
+
+
+def _tier(
+    tier: TierConfig, model: Model, *, certificate: Certificate | None, breaker: Breaker | None, is_last: bool
+) -> Tier:
     return Tier(
         name=tier.name,
         model=model,
@@ -114,6 +137,7 @@ def _tier(tier: TierConfig, model: Model, *, certificate: Certificate | None, is
         max_tokens=tier.max_tokens,
         temperature=tier.temperature,
         system_prompt=tier.system_prompt,
+        breaker=breaker,
     )
 
 
@@ -133,6 +157,7 @@ def _model(tier: TierConfig) -> Model:
             api_key_env=tier.api_key_env,
             base_url=tier.base_url,
             max_retries=tier.max_retries,
+            retry_budget=_budget(tier),
             rng=random.Random(),  # noqa: S311 - jitter, not secrets
         )
     return _openai(tier, key)
@@ -148,10 +173,18 @@ def _openai(tier: OpenAITier, key: str | None) -> Model:
         api_key=key,
         api_key_env=tier.api_key_env,
         max_retries=tier.max_retries,
+        retry_budget=_budget(tier),
         max_connections=tier.max_connections,
         extra_body=tier.extra_body,
         rng=random.Random(),  # noqa: S311 - jitter, not secrets
     )
+
+
+def _budget(tier: OpenAITier | ProviderTier) -> RetryBudget:
+    # aiohttp comes with it.
+    from corea.models.retrying import RetryBudget
+
+    return RetryBudget(share=tier.retry_share, reserve=tier.retry_reserve)
 
 
 def _embedded(tier: EmbeddedTier) -> Model:

@@ -79,6 +79,18 @@ class ConfidenceConfig(_Frozen):
         return self.ask or WAYS_TO_ASK[self.estimator][0]
 
 
+class BreakerConfig(_Frozen):
+    """When a tier that keeps failing is left alone for a while."""
+
+    enabled: bool = True
+    #: Share of the calls in the window that failed, at which it opens; where there were as many as ``min_calls``.
+    failure_rate: float = Field(default=0.5, gt=0, le=1)
+    min_calls: int = Field(default=10, ge=1)
+    window_s: float = Field(default=30.0, gt=0)
+    #: Seconds between the calls that are let through meanwhile, to see whether it is well again.
+    open_s: float = Field(default=5.0, gt=0)
+
+
 class _TierConfig(_Frozen):
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     model: str = Field(min_length=1)
@@ -92,6 +104,7 @@ class _TierConfig(_Frozen):
     timeout_s: float | None = Field(default=None, gt=0)
     #: What a failed attempt does: ``skip`` to the next tier, or ``fail`` the request.
     on_error: Literal["skip", "fail"] = "skip"
+    breaker: BreakerConfig = BreakerConfig()
     max_tokens: int = Field(default=1024, ge=1)
     temperature: float = Field(default=0.0, ge=0, le=2)
     #: Replaces COREA's own instruction to the model. The confidence protocol is still appended when asked inline.
@@ -125,7 +138,10 @@ class OpenAITier(_TierConfig):
     base_url: str = Field(pattern=r"^https?://[^\s]+$")
     #: Name of the environment variable that holds the key. The key itself never goes into the file.
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    #: Of one call. All calls together: at most ``retry_reserve`` + ``retry_share`` for each answer got.
     max_retries: int = Field(default=2, ge=0, le=10)
+    retry_share: float = Field(default=0.2, ge=0, le=1)
+    retry_reserve: float = Field(default=10.0, ge=0, le=1000)
     max_connections: int = Field(default=100, ge=1)
     #: Sent along with every request, for what only this server understands.
     extra_body: dict[str, Any] = {}
@@ -138,7 +154,10 @@ class ProviderTier(_TierConfig):
     provider: str = Field(min_length=1)
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     base_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
+    #: Of one call. All calls together: at most ``retry_reserve`` + ``retry_share`` for each answer got.
     max_retries: int = Field(default=2, ge=0, le=10)
+    retry_share: float = Field(default=0.2, ge=0, le=1)
+    retry_reserve: float = Field(default=10.0, ge=0, le=1000)
 
 
 TierConfig = Annotated[EmbeddedTier | OpenAITier | ProviderTier, Field(discriminator="kind")]

@@ -20,7 +20,9 @@
     │   │   ├── RateLimited    429
     │   │   └── Unauthorized   401 or 403
     │   ├── UpstreamGarbage    an answer that is not a chat completion
-    │   └── ContextOverflow    the question does not fit the model's context
+    │   ├── ContextOverflow    the question does not fit the model's context
+    │   └── CircuitOpen        the model was not asked, because it failed too often just now
+    ├── TrainingStopped        going on would only spoil the model
     ├── NotCertified           a tier was not asked, because its certificate promises nothing
     ├── DeadlineExceeded       the request's time ran out
     ├── CascadeExhausted       no tier answered; carries the trace
@@ -87,7 +89,12 @@ class DiskFull(CatalogueError):
 
 
 class ModelError(CoreaError):
-    """A model was asked and did not answer."""
+    """A model was asked and did not answer.
+
+    ``may_be_billed``: the model may have worked before it failed, now or in an earlier try, and nobody said how much.
+    """
+
+    may_be_billed = False
 
 
 class UpstreamRefused(ModelError):
@@ -96,6 +103,8 @@ class UpstreamRefused(ModelError):
 
 class UpstreamTimeout(ModelError):
     """No answer in time."""
+
+    may_be_billed = True
 
     def __init__(self, *, model: str, elapsed_s: float) -> None:
         super().__init__(
@@ -125,9 +134,23 @@ class Unauthorized(UpstreamStatus):
 class UpstreamGarbage(ModelError):
     """The endpoint answered something that is not a chat completion: HTML, cut JSON, missing fields."""
 
+    may_be_billed = True
+
 
 class ContextOverflow(ModelError):
     """The question does not fit the model's context."""
+
+
+class CircuitOpen(ModelError):
+    """The model was not asked, because it failed too often just now; ``retry_after_s`` from now it is asked again."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TrainingStopped(CoreaError):
+    """Going on would only spoil the model. The last checkpoint is from before."""
 
 
 class NotCertified(CoreaError):

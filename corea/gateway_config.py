@@ -44,6 +44,8 @@ class GatewayConfig(BaseModel):
     max_messages: int = Field(default=2048, ge=1)
     max_choices: int = Field(default=16, ge=1)
     max_tools: int = Field(default=128, ge=0)
+    #: Seconds for which an answer is kept for a client who sends the same Idempotency-Key again; 0 ignores the header.
+    idempotency_s: float = Field(default=86400.0, ge=0)
     #: Seconds of silence after which a stream says that it is alive.
     keep_alive_s: float = Field(default=5.0, gt=0)
     #: Seconds that requests in progress get to finish after SIGTERM.
@@ -54,6 +56,10 @@ class GatewayConfig(BaseModel):
     corea_body: bool = True
     #: What becomes of a request that the cascade cannot judge (tools, images, …): to a tier as it is, or refused.
     passthrough: Literal["relay", "refuse"] = "relay"
+    #: How lines are logged: for a terminal, or one JSON object each.
+    log_format: Literal["text", "json"] = "text"
+    #: Whether OpenTelemetry spans are made. Where they go, the standard OTEL_* environment variables say.
+    otel: bool = False
     profiles: Mapping[str, ProfileConfig] = {}
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -14,13 +14,11 @@ from corea.confidence.base import Estimate, Estimator, Exchange
 from corea.confidence.protocol import parse, system_prompt
 from corea.errors import CoreaError, DeadlineExceeded, ModelError, NotCertified, UpstreamGarbage, UpstreamTimeout
 from corea.models.base import Delta, Model, deltas
+from corea.models.breaker import Breaker
 from corea.policy.certificate import Certificate
 from corea.policy.thresholds import decide
 from corea.prices import Price
 from corea.types import Attempt, Confidence, Decision, Failure, Message, Prompt, Reply, Request, Usage
-
-#: A call that ended in one of these may have been billed, and nobody said how much.
-MAYBE_BILLED = (UpstreamTimeout, UpstreamGarbage)
 
 Hear = Callable[[str], Awaitable[object]]
 
@@ -84,6 +82,8 @@ class Tier:
     max_tokens: int = 1024
     temperature: float = 0.0
     system_prompt: str | None = None
+    #: Leaves a model alone that keeps failing; shared by all copies of the tier. None: it is always asked.
+    breaker: Breaker | None = None
 
     async def attempt(
         self,
@@ -128,14 +128,12 @@ class Tier:
         """What the model writes within so many seconds. Raises :class:`ModelError`, :class:`DeadlineExceeded`."""
         if limit_s <= 0:
             raise DeadlineExceeded(f"no time was left for {self.name}; raise cascade.deadline_s")
-        started = clock()
-        try:
-            async with asyncio.timeout(limit_s):
-                if hear is None:
-                    return await self.model.complete(prompt, timeout_s=limit_s)
-                return await _heard(deltas(self.model, prompt, timeout_s=limit_s), hear)
-        except TimeoutError as exc:
-            raise UpstreamTimeout(model=self.model.name, elapsed_s=clock() - started) from exc
+        with self.guarded():
+            return await self._reply(prompt, limit_s=limit_s, clock=clock, hear=hear)
+
+    def guarded(self) -> AbstractContextManager[None]:
+        """Around every call of the model. Raises :class:`CircuitOpen` where it is to be left alone."""
+        return nullcontext() if self.breaker is None else self.breaker.watch(self.name)
 
     def prompt(self, request: Request, sampling: Sampling = AS_CONFIGURED) -> Prompt:
         """The conversation as this tier's model gets it. A system message of the user's own replaces the tier's."""
@@ -165,6 +163,16 @@ class Tier:
     def cost_nano_usd(self, usage: Usage | None) -> int | None:
         """What these tokens cost at this tier; None where the price or the count is unknown."""
         return None if self.price is None or usage is None else self.price.cost_nano_usd(usage)
+
+    async def _reply(self, prompt: Prompt, *, limit_s: float, clock: Callable[[], float], hear: Hear | None) -> Reply:
+        started = clock()
+        try:
+            async with asyncio.timeout(limit_s):
+                if hear is None:
+                    return await self.model.complete(prompt, timeout_s=limit_s)
+                return await _heard(deltas(self.model, prompt, timeout_s=limit_s), hear)
+        except TimeoutError as exc:
+            raise UpstreamTimeout(model=self.model.name, elapsed_s=clock() - started) from exc
 
     async def _estimate(self, exchange: Exchange, limit_s: float) -> Estimate:
         if self.estimator is None:
@@ -210,7 +218,7 @@ class Tier:
 
     def _failed(self, error: CoreaError, *, latency_s: float) -> Attempt:
         failure = Failure(kind=type(error).__name__, message=str(error))
-        cost = None if isinstance(error, MAYBE_BILLED) else 0
+        cost = None if isinstance(error, ModelError) and error.may_be_billed else 0
         return self._unanswered(failure, cost_nano_usd=cost, latency_s=latency_s)
 
     def _unanswered(self, failure: Failure, *, cost_nano_usd: int | None, latency_s: float) -> Attempt:

@@ -123,6 +123,7 @@ class Reason(StrEnum):
 
     CONFIDENT = "confident"
     LAST_TIER = "last_tier"
+    RELAYED = "relayed"
     BELOW_THRESHOLD = "below_threshold"
     TIED = "tied"
     NOT_CERTIFIED = "not_certified"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from corea import __version__
-from corea.cli import ask, batch, certify, config, demo, eval, keys, ledger, models, serve, trace
+from corea.cli import ask, batch, certify, config, demo, eval, keys, ledger, models, serve, trace, train
 
 app = typer.Typer(
     name="corea",
@@ -22,6 +22,7 @@ app.command("batch")(batch.batch)
 app.command("demo")(demo.demo)
 app.command("certify")(certify.certify)
 app.command("serve")(serve.serve)
+app.command("train")(train.train)
 app.add_typer(eval.app, name="eval")
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")

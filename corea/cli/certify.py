@@ -17,7 +17,7 @@ from corea.errors import InputError
 
 if TYPE_CHECKING:
     from corea.evaluate.certification import Choice
-    from corea.policy.certificate import Certificate, Certified, Promise
+    from corea.policy.certificate import Certificate, Promise
 
 #: More promises than this are only in the file.
 MAX_SHOWN = 30
@@ -87,61 +87,63 @@ def _as_json(made: Certificate, choice: Choice, left_out: int, out: Path) -> dic
 
 
 def _show(made: Certificate, choice: Choice, out: Path, map: Path | None) -> None:
-    _say(f"{made.small} → {made.large}, by {choice.signal}, {len(choice.pair):,} questions", style="bold")
+    say(f"{made.small} → {made.large}, by {choice.signal}, {len(choice.pair):,} questions", style="bold")
     if choice.chosen_on:
-        _say(f"{choice.signal} was chosen on {choice.chosen_on:,} other questions; --signal names one instead")
+        say(f"{choice.signal} was chosen on {choice.chosen_on:,} other questions; --signal names one instead")
     for promise in made.promises[:MAX_SHOWN]:
         _show_promise(promise)
     if len(made.promises) > MAX_SHOWN:
-        _say(f"\n… and {len(made.promises) - MAX_SHOWN} tasks more, in {out}")
-    _say(f"\nWritten to {out}.")
+        say(f"\n… and {len(made.promises) - MAX_SHOWN} tasks more, in {out}")
+    say(f"\nWritten to {out}.")
     if made.models_hash is None:
-        _say("It was made from foreign outcomes, which do not say what models answered: no cascade runs by it.")
+        say("It was made from foreign outcomes, which do not say what models answered: no cascade runs by it.")
         return
-    _say(f'In corea.toml, for the tier "{made.small}", instead of a threshold:\n')
-    _say(f"certificate = {_quoted(out)}")
-    _say(f"confidence = {_configured(made.signal, map)}")
+    say(f'In corea.toml, for the tier "{made.small}", instead of a threshold:\n')
+    say(f"certificate = {quoted(out)}")
+    say(f"confidence = {configured(made.signal, map)}")
 
 
 def _show_promise(promise: Promise) -> None:
     found = promise.certified
-    _say(f"\n{promise.task}" if promise.task else "", style="bold")
-    _say(f"  threshold        {_kept(found)}")
+    say(f"\n{promise.task}" if promise.task else "", style="bold")
+    say(f"  threshold        {kept(found.threshold, found.tie_fraction)}")
     saving = "unknown, as costs are" if found.expected_saving is None else f"{found.expected_saving:.1%}, net"
-    _say(f"  expected saving  {saving}")
+    say(f"  expected saving  {saving}")
     if found.threshold is not None:
-        _say(f"  expected drop    {100 * found.drop:+.2f} points ({found.harm} harmed, {found.gain} gained)")
+        say(f"  expected drop    {100 * found.drop:+.2f} points ({found.harm} harmed, {found.gain} gained)")
     if found.needed_n is not None:
-        _say(f"  needed           {found.needed_n:,} questions")
-    _say(f"  method           {found.method}, n = {found.n:,}, max drop = {found.max_drop:g}, δ = {found.delta:g}")
-    _say(f"  {found.promise}")
+        say(f"  needed           {found.needed_n:,} questions")
+    say(f"  method           {found.method}, n = {found.n:,}, max drop = {found.max_drop:g}, δ = {found.delta:g}")
+    say(f"  {found.promise}")
 
 
-def _kept(found: Certified) -> str:
-    if found.threshold is None:
-        return "null: always defer, without asking the small model"
-    tied = "" if found.tie_fraction >= 1 else f", and of those exactly there {found.tie_fraction:.1%}"
+def kept(threshold: float | None, tie_fraction: float, *, model: str = "the small model") -> str:
+    """What a threshold keeps, in words."""
+    if threshold is None:
+        return f"null: always defer, without asking {model}"
+    tied = "" if tie_fraction >= 1 else f", and of those exactly there {tie_fraction:.1%}"
     # No digit may be lost to rounding: whoever copies it must not keep other questions.
-    return f"{found.threshold!r} and above are kept{tied}"
+    return f"{threshold!r} and above are kept{tied}"
 
 
-def _configured(signal: str, map: Path | None) -> str:
+def configured(signal: str, map: Path | None) -> str:
     """The ``confidence`` that a tier must have for a signal, as TOML."""
     name, *rest = signal.split(":")
     if name == "fitted":
-        return f'{{ estimator = "fitted", map = {_quoted(map)} }}'
+        return f'{{ estimator = "fitted", map = {quoted(map)} }}'
     if name == "self_consistency":
         return f'{{ estimator = "self_consistency", samples = {rest[0]} }}'
     estimator = name.removesuffix("_followup")
     return f'{{ estimator = "{estimator}", ask = "followup" }}' if estimator != name else f'{{ estimator = "{name}" }}'
 
 
-def _quoted(path: object) -> str:
+def quoted(path: object) -> str:
     """A string as TOML writes it."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
-def _say(line: str, style: str | None = None) -> None:
+def say(line: str, style: str | None = None) -> None:
+    """A line for people."""
     # As it is: names may hold brackets, and a line that is to be copied must not be broken.
     stdout().print(line, style=style, markup=False, soft_wrap=True)

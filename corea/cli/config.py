@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from corea.cli.console import print_json, show_warnings
+from corea.cli.console import print_json, remark, show_warnings
+from corea.cli.extras import extra
 from corea.cli.options import ConfigFile, Json
 from corea.config import Config, find, template, without_password
 from corea.errors import InputError
 
 app = typer.Typer(help="Write, check and show a configuration.", no_args_is_help=True)
+imports = typer.Typer(help="Make a configuration of another tool's.", no_args_is_help=True)
+app.add_typer(imports, name="import")
 
 
 @app.command()
@@ -22,13 +25,7 @@ def init(
     json: Json = False,
 ) -> None:
     """Write a commented configuration."""
-    try:
-        with file.open("w" if force else "x", encoding="utf-8") as out:
-            out.write(template())
-    except FileExistsError as exc:
-        raise InputError(f"{file} is there already; choose another name or add --force") from exc
-    except OSError as exc:
-        raise InputError(f"cannot write {file}: {exc.strerror}") from exc
+    _write(file, template(), force=force)
     if json:
         print_json({"wrote": str(file)})
     else:
@@ -78,6 +75,46 @@ def show(config: ConfigFile = None, json: Json = False) -> None:
     for tier in loaded.tiers:
         typer.echo("\n[[tiers]]")
         _lines(tier.model_dump(mode="json"))
+
+
+@imports.command("litellm")
+def import_litellm(
+    file: Annotated[Path, typer.Argument(help="LiteLLM's config.yaml.")],
+    small: Annotated[str | None, typer.Option("--small", help="model_name of the tier that answers first.")] = None,
+    large: Annotated[str | None, typer.Option("--large", help="model_name of the tier it defers to.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write it. Default: print it.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Make a corea.toml of LiteLLM's models, cheapest first. Says what it leaves out; copies no keys."""
+    with extra("serve"):
+        from corea.importing.yaml_text import read
+    from corea.importing.litellm import convert
+
+    show_warnings()
+    imported = convert(read(file), small=small, large=large)
+    if out is not None:
+        _write(out, imported.toml, force=force)
+    if json:
+        told = {"tiers": imported.tiers, "remarks": imported.remarks, "toml": imported.toml}
+        print_json({"wrote": str(out) if out else None, **told})
+        return
+    if out is None:
+        typer.echo(imported.toml, nl=False)
+        return
+    for words in imported.remarks:
+        remark(words)
+    typer.echo(f"wrote {out}: {' → '.join(imported.tiers)}; check it with: corea config check {out}")
+
+
+def _write(file: Path, text: str, *, force: bool) -> None:
+    try:
+        with file.open("w" if force else "x", encoding="utf-8") as out:
+            out.write(text)
+    except FileExistsError as exc:
+        raise InputError(f"{file} is there already; choose another name or add --force") from exc
+    except OSError as exc:
+        raise InputError(f"cannot write {file}: {exc.strerror}") from exc
 
 
 def _lines(values: dict[str, object]) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from corea.cli.console import print_json, remark, stdout
 from corea.cli.extras import extra
+from corea.cli.ladder import ladder
 from corea.cli.options import (
     AllowCode,
     ConfigFile,
@@ -232,3 +233,6 @@ def report(
         print_json({**to_json(made), "left_out": left_out, "out": None if out is None else str(out)})
     else:
         typer.echo(f"{len(pair):,} questions, {pair.small} → {pair.large}: open {out} in a browser")
+
+
+app.command("ladder")(ladder)

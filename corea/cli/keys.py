@@ -6,7 +6,8 @@ import re
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.table import Table
@@ -20,9 +21,33 @@ from corea.prices import format_usd
 if TYPE_CHECKING:
     from corea.ledger.keys import Key
 
-app = typer.Typer(help="Make and take back virtual keys of the gateway.", no_args_is_help=True)
+app = typer.Typer(help="Make, change and take back virtual keys of the gateway.", no_args_is_help=True)
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class _Setting(StrEnum):
+    """What can be changed of a key, by the name of its option."""
+
+    RPM = "rpm"
+    TPM = "tpm"
+    PER_DAY = "spend-usd-per-day"
+    PER_MONTH = "spend-usd-per-month"
+    PROFILE = "profile"
+    TASK = "task"
+    EXPIRES = "expires"
+
+
+_FIELDS = {
+    _Setting.RPM: "requests_per_minute",
+    _Setting.TPM: "tokens_per_minute",
+    _Setting.PER_DAY: "day_nano_usd",
+    _Setting.PER_MONTH: "month_nano_usd",
+    _Setting.PROFILE: "profiles",
+    _Setting.TASK: "task",
+    _Setting.EXPIRES: "expires_at_unix_s",
+}
+
 _Which = Annotated[str, typer.Argument(metavar="KEY", help="The key's name or id; see: corea keys list.")]
 
 
@@ -112,6 +137,54 @@ def revoke(which: _Which, config: ConfigFile = None, json: Json = False) -> None
         print_json(key_json(key))
         return
     typer.echo(f'"{key.name}" ({key.id}) is revoked')
+
+
+@app.command()
+def change(
+    which: _Which,
+    profile: Annotated[
+        list[str] | None, typer.Option("--profile", help="Profile it may use, in place of those before; repeatable.")
+    ] = None,
+    rpm: Annotated[int | None, typer.Option("--rpm", min=1, help="Requests per minute.")] = None,
+    tpm: Annotated[int | None, typer.Option("--tpm", min=1, help="Tokens per minute.")] = None,
+    per_day: Annotated[float | None, typer.Option("--spend-usd-per-day", help="Dollars a day (UTC).")] = None,
+    per_month: Annotated[float | None, typer.Option("--spend-usd-per-month", help="Dollars a month (UTC).")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Task of all its questions.")] = None,
+    expires: Annotated[str | None, typer.Option("--expires", help="When it ends, from now, e.g. 30d or 12h.")] = None,
+    lift: Annotated[
+        list[_Setting] | None, typer.Option("--lift", help="A limit to take away; may be repeated.")
+    ] = None,
+    config: ConfigFile = None,
+    json: Json = False,
+) -> None:
+    """Change what a key may do. Running gateways notice within ten seconds; what it used so far still counts."""
+    from corea.gateway import keys
+    from corea.ledger import Ledger
+
+    given: dict[_Setting, Any] = {
+        _Setting.RPM: rpm,
+        _Setting.TPM: tpm,
+        _Setting.PER_DAY: _nano_usd(per_day, "--spend-usd-per-day"),
+        _Setting.PER_MONTH: _nano_usd(per_month, "--spend-usd-per-month"),
+        _Setting.PROFILE: tuple(profile) if profile else None,
+        _Setting.TASK: task,
+        _Setting.EXPIRES: None if expires is None else time.time() + duration_s(expires, "--expires"),
+    }
+    changed = {setting: value for setting, value in given.items() if value is not None}
+    twice = [setting.value for setting in lift or () if setting in changed]
+    if twice:
+        raise InputError(f"--{twice[0]} is set and lifted at once; choose one")
+    changed |= dict.fromkeys(lift or ())
+    if not changed:
+        raise InputError("nothing to change; say what, for example --rpm 60 or --lift rpm")
+    changes = cast("keys.Changes", {_FIELDS[setting]: value for setting, value in changed.items()})
+    with Ledger.open(Config.load(config).ledger.url) as ledger:
+        key = keys.change(ledger, which, changes)
+    if json:
+        print_json(key_json(key))
+        return
+    profiles = "all" if key.profiles is None else ", ".join(key.profiles)
+    typer.echo(f'"{key.name}" ({key.id}): profiles {profiles}; limits {_limits(key)}; works: {_state(key)}')
 
 
 @app.command()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import logging
+import sys
+from typing import Annotated, Literal
 
 import typer
 
 from corea.cascade import Cascade
 from corea.cli.console import remark
 from corea.cli.extras import extra
-from corea.cli.options import ConfigFile, Threshold, load
+from corea.cli.fetch import fetch_missing
+from corea.cli.options import ConfigFile, Threshold
+from corea.config import Config
 
 
 def serve(
@@ -19,18 +23,39 @@ def serve(
         int | None, typer.Option("--port", min=0, max=65535, help="Port. Default: 8080; 0 picks a free one.")
     ] = None,
     threshold: Threshold = None,
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option("--log-format", help="For a terminal, or one JSON object a line. Default: text."),
+    ] = None,
 ) -> None:
     """Serve the cascade to any OpenAI client: set its base_url to http://HOST:PORT/v1, and model to "corea"."""
     with extra("serve"):
         from corea.gateway.app import Gateway
         from corea.gateway.auth import authorizer_of
+        from corea.gateway.logs import holding, logging_to, secrets_of
         from corea.gateway.serve import serve as run
+        from corea.gateway.served import observer_of
         from corea.gateway_config import check_exposure
 
-    loaded = load(config, threshold)
-    chosen = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    # What is to be said while the configuration is read waits until it is known how to say it.
+    with holding() as held:
+        loaded = Config.load(config)
+    if threshold is not None:
+        loaded = loaded.with_threshold(threshold)
+    options = {"host": host, "port": port, "log_format": log_format}
+    chosen = {name: value for name, value in options.items() if value is not None}
     settings = loaded.gateway.model_copy(update=chosen)
     check_exposure(settings.host, has_keys=settings.virtual_keys or settings.api_key_env is not None)
-    cascade = Cascade.from_config(loaded)
-    gateway = Gateway(cascade, settings, authorizer=authorizer_of(settings, cascade.ledger))
-    run(gateway, on_start=lambda url: remark(f"listening on {url}/v1 (Ctrl-C stops)"))
+
+    def say(url: str) -> None:
+        message = f"listening on {url}/v1 (Ctrl-C stops)"
+        if settings.log_format == "json":
+            logging.getLogger("corea.gateway").info(message)
+        else:
+            remark(message)
+
+    with logging_to(sys.stderr, settings.log_format, held=held, secrets=secrets_of(loaded)):
+        fetch_missing(loaded)
+        cascade = Cascade.from_config(loaded)
+        authorizer, observer = authorizer_of(settings, cascade.ledger), observer_of(settings, loaded)
+        run(Gateway(cascade, settings, authorizer=authorizer, observer=observer), on_start=say)

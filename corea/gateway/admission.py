@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from corea.gateway.errors import ApiError
 
@@ -20,10 +20,16 @@ class Admission:
         self.queued = 0
 
     @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None, None]:
-        """Waits for a turn. Raises :class:`ApiError` (429) when too many wait already, or for too long."""
+    async def turn(
+        self, waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    ) -> AsyncGenerator[None, None]:
+        """Waits for a turn. Raises :class:`ApiError` (429) when too many wait already, or for too long.
+
+        ``waiting`` surrounds the wait, if there is one: whoever goes away meanwhile gives up their place.
+        """
         if self._turns.locked():
-            await self._wait()
+            async with waiting():
+                await self._wait()
         else:
             await self._turns.acquire()
         self.active += 1

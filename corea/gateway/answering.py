@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from corea.gateway.connection import Connection
 from corea.gateway.directory import Target
+from corea.gateway.served import first_word
 from corea.gateway.shapes import corea_field, corea_headers
 from corea.run import Text
 from corea.tier import Sampling
@@ -79,6 +80,7 @@ async def answer_streamed(connection: Connection, asking: Asking, writer: Writer
         data = writer.text(text.text)
         if not begun:
             begun, data = True, writer.first() + data
+            first_word(asking.clock() - asking.started_s)
             connection.stream_headers = (
                 {"x-corea-route": text.tier, "x-corea-deferred": "false" if text.tier == first_tier else "true"}
                 if text.trace is None

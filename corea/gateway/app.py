@@ -23,12 +23,16 @@ from corea.gateway.auth import Authorizer, Caller, Open
 from corea.gateway.connection import ClientGone, Connection, Receive, Scope, Send
 from corea.gateway.directory import Directory, Target, expected
 from corea.gateway.errors import ApiError, api_error, bad_request, internal, unsupported
+from corea.gateway.idempotency import HEADER, Idempotency
+from corea.gateway.logs import log_access
 from corea.gateway.metrics import CONTENT_TYPE, Metrics
 from corea.gateway.openapi import document
 from corea.gateway.passthrough import relay
-from corea.gateway.reading import Body, flag, read_chat, read_json, read_sampling, text
+from corea.gateway.reading import Body, flag, read_chat, read_include_usage, read_json, read_sampling, text
 from corea.gateway.recording import Recording
+from corea.gateway.served import Observer, Served, observer_of, serving, watched
 from corea.gateway.shapes import ChunkWriter, completion, text_completion
+from corea.gateway.upstreams import Upstreams
 from corea.gateway_config import GatewayConfig
 from corea.ledger.ids import new_trace_id
 from corea.tier import AS_CONFIGURED, Sampling
@@ -41,6 +45,8 @@ Handler = Callable[[Connection, Caller, float], Awaitable[None]]
 #: Probes cannot carry keys, and learn nothing here. Every other path needs one, where keys are configured.
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _LAST_TRACES_S = 5.0
+#: What a request may take beyond its waiting and its deadline: the ledger's and the limits' own patience.
+_SLACK_S = 30.0
 #: What nginx calls it; no client sees it, only the metrics.
 _CLIENT_CLOSED_REQUEST = 499
 
@@ -62,10 +68,14 @@ class Gateway:
         *,
         authorizer: Authorizer | None = None,
         feedback: FeedbackStore | None = None,
+        observer: Observer | None = None,
         clock: Callable[[], float] = time.perf_counter,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """``feedback``: by default the ledger, if it keeps any. Raises :class:`ConfigError` for names that clash."""
+        """``feedback``: by default the ledger, if it keeps any. ``observer``: by default as ``settings`` say.
+
+        Raises :class:`ConfigError` for names that clash.
+        """
         self.settings = settings or GatewayConfig()
         self.cascade = cascade
         self.authorizer = authorizer or Open()
@@ -75,8 +85,11 @@ class Gateway:
             max_wait_s=self.settings.max_wait_s,
         )
         self.metrics = Metrics(active=lambda: self.admission.active, queued=lambda: self.admission.queued)
+        self.metrics.registry.register(Upstreams(cascade.tiers))
         recording = Recording(cascade.ledger, self.authorizer, self.metrics)
-        self.directory = Directory.of(cascade, self.settings.profiles, recording)
+        self.observer = observer or observer_of(self.settings)
+        self.directory = Directory.of(watched(cascade, self.observer), self.settings.profiles, recording)
+        self.idempotency = self._idempotency(clock)
         self.draining = False
         self._in_progress = 0
         self._idle = asyncio.Event()
@@ -117,6 +130,7 @@ class Gateway:
                 async with asyncio.timeout(_LAST_TRACES_S):
                     await self._idle.wait()
             await self.authorizer.aclose()
+            await asyncio.to_thread(self.observer.close)
 
     def _begin(self) -> None:
         self._in_progress += 1
@@ -127,15 +141,32 @@ class Gateway:
         if not self._in_progress:
             self._idle.set()
 
+    def _idempotency(self, clock: Callable[[], float]) -> Idempotency | None:
+        settings = self.settings
+        if not settings.idempotency_s:
+            return None
+        deadlines = [profile.deadline_s for profile in settings.profiles.values() if profile.deadline_s is not None]
+        longest_s = max([self.cascade.deadline_s, *deadlines]) + settings.max_wait_s + _SLACK_S
+        return Idempotency(self.cascade.ledger, keep_s=settings.idempotency_s, lease_s=longest_s, clock=clock)
+
     def _route(self, path: str, method: str, handler: Handler, *, works: bool = False) -> Route:
         return Route(path, _Endpoint(self, path, method, self._in_turn(handler) if works else handler))
 
     def _in_turn(self, handler: Handler) -> Handler:
         async def handle(connection: Connection, caller: Caller, started_s: float) -> None:
             # Read first: a client that sends slowly must not hold a place.
-            await connection.read(self.settings.max_body_bytes)
-            async with self.admission.turn():
-                await handler(connection, caller, started_s)
+            body = await connection.read(self.settings.max_body_bytes)
+
+            async def work() -> None:
+                waits_since_s = self._clock()
+                async with self.admission.turn(connection.watched):
+                    self.metrics.waited(self._clock() - waits_since_s)
+                    await handler(connection, caller, started_s)
+
+            if self.idempotency is not None and HEADER in connection.headers:
+                await self.idempotency.answer(connection, caller, body, work)
+            else:
+                await work()
 
         return handle
 
@@ -162,9 +193,8 @@ class Gateway:
     async def _completions(self, connection: Connection, caller: Caller, started_s: float) -> None:
         body = await self._body(connection)
         model, stream = text(body, "model"), flag(body, "stream")
-        messages, why = completions.read_prompt(body)
-        options = body.get("stream_options")
-        include_usage = isinstance(options, dict) and flag(options, "include_usage", "stream_options.include_usage")
+        messages, why = completions.read_prompt(body, self.settings)
+        include_usage = read_include_usage(body, stream)
         target = self.directory.find(model, caller)
         asking = await self._asking(connection, caller, target, messages, read_sampling(body), started_s)
         if why is not None:
@@ -303,37 +333,50 @@ class _Endpoint:
         gateway = self._gateway
         started_s = gateway._clock()
         connection = Connection(scope, receive, send, request_id=new_trace_id(gateway._wall_clock))
-        gateway._begin()
+        served = Served(request_id=connection.request_id, method=connection.method[:20], route=self._route)
+        with serving(served), gateway.observer.request(served, connection.headers):
+            gateway._begin()
+            try:
+                await self._answer(connection, served, started_s)
+            finally:
+                if connection.reserved is not None:
+                    await gateway.authorizer.release(connection.reserved)
+                gateway._end()
+                served.status = connection.status or _CLIENT_CLOSED_REQUEST
+                elapsed_s = gateway._clock() - started_s
+                gateway.metrics.answered(served, elapsed_s)
+                log_access(served, elapsed_s)
+
+    async def _answer(self, connection: Connection, served: Served, started_s: float) -> None:
         try:
-            await self._handle(connection, started_s)
+            await self._handle(connection, served, started_s)
         except asyncio.CancelledError:
-            await connection.answer_error(_shutting_down())
+            await self._refuse(connection, served, _shutting_down())
             raise
         except ClientGone:
             connection.status = _CLIENT_CLOSED_REQUEST
         except ApiError as error:
-            await connection.answer_error(error)
+            await self._refuse(connection, served, error)
         except CoreaError as error:
             logger.warning("%s: %s", connection.request_id, error)
-            await connection.answer_error(api_error(error))
+            await self._refuse(connection, served, api_error(error))
         except Exception:
             logger.exception("%s: %s failed", connection.request_id, self._route)
-            await connection.answer_error(internal())
-        finally:
-            if connection.reserved is not None:
-                await gateway.authorizer.release(connection.reserved)
-            gateway._end()
-            gateway.metrics.answered(
-                self._route, connection.status or _CLIENT_CLOSED_REQUEST, gateway._clock() - started_s
-            )
+            await self._refuse(connection, served, internal())
 
-    async def _handle(self, connection: Connection, started_s: float) -> None:
+    async def _refuse(self, connection: Connection, served: Served, error: ApiError) -> None:
+        # An upstream's code is handed on, however long it is.
+        served.error = (error.code or error.type)[:100]
+        await connection.answer_error(error)
+
+    async def _handle(self, connection: Connection, served: Served, started_s: float) -> None:
         caller = _NOBODY
         if self._route not in OPEN_PATHS:
             caller = await self._gateway.authorizer.authorize(connection.headers)
+            served.key = caller.id
         if self.method is not None and connection.method != self.method:
             message = f"{self._route} takes {self.method}, not {connection.method[:20]}"
-            raise ApiError(message, status=405, code="method_not_allowed")
+            raise ApiError(message, status=405, code="method_not_allowed", allow=self.method)
         await self._handler(connection, caller, started_s)
 
 

@@ -7,27 +7,32 @@ from typing import Any
 import orjson
 
 from corea.gateway.errors import bad_request
-from corea.gateway.reading import Body
+from corea.gateway.reading import Body, whole_number
 from corea.gateway.shapes import DONE, event, finish_reason, usage
+from corea.gateway_config import GatewayConfig
 from corea.types import Message, Trace
 
 #: What sets a request apart from a plain question, unless its value says nothing.
-_ODD = ("suffix", "echo", "logprobs", "best_of", "logit_bias")
+_ODD = ("suffix", "echo", "logit_bias")
 
 
-def read_prompt(body: Body) -> tuple[tuple[Message, ...], str | None]:
+def read_prompt(body: Body, settings: GatewayConfig) -> tuple[tuple[Message, ...], str | None]:
     """The question, and the parameter for which a request must go to a tier as it is."""
     prompt = body.get("prompt")
     texts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(texts, list) or not texts:
         raise bad_request("prompt must be a text", "prompt")
-    odd = next(
-        (name for name in _ODD if body.get(name) not in (None, False, {}, 1 if name == "best_of" else None)), None
-    )
-    if body.get("n") not in (None, 1):
-        odd = odd or "n"
+    if len(texts) > settings.max_messages:
+        raise bad_request(f"at most {settings.max_messages} prompts are taken, not {len(texts)}", "prompt")
+    counts = {name: whole_number(body, name, most=settings.max_choices) for name in ("best_of", "n")}
+    odd = next((name for name in _ODD if body.get(name) not in (None, False, {}, "")), None)
+    # Not even 0 says nothing: it asks for the probabilities of the words that were said.
+    odd = odd or ("logprobs" if body.get("logprobs") is not None and body["logprobs"] is not False else None)
+    odd = odd or next((name for name, count in counts.items() if count not in (None, 1)), None)
     if len(texts) != 1 or not isinstance(texts[0], str):
         return (), "prompt"
+    if not texts[0].strip():
+        raise bad_request("prompt is empty; write a question", "prompt")
     return (Message(role="user", content=texts[0]),), odd
 
 

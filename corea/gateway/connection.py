@@ -33,6 +33,8 @@ class Connection:
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         self.request_id = request_id
         self.status = 0
+        #: Whether a stream that had begun ended in an error.
+        self.failed = False
         self.stream_headers: dict[str, str] = {}
         #: What was set aside for the request, if anything was.
         self.reserved: Mapping[str, Any] | None = None
@@ -87,6 +89,10 @@ class Connection:
         finally:
             watcher.cancel()
 
+    def send_by(self, over: Callable[[Send], Send]) -> None:
+        """From now on, what goes out passes what is put over the sending."""
+        self._send = over(self._send)
+
     async def answer(self, status: int, body: bytes, content_type: str, headers: Mapping[str, str]) -> None:
         """A whole answer."""
         await self._start(status, {"content-type": content_type, "content-length": str(len(body)), **headers})
@@ -98,6 +104,7 @@ class Connection:
     async def answer_error(self, error: ApiError) -> None:
         """An error; as an event, where a stream has begun."""
         if self._streaming:
+            self.failed = True
             await self.write(event(error.body))
             await self.end()
         elif not self.status:

@@ -15,6 +15,7 @@ _FAILURES: Mapping[str, tuple[int, str, bool]] = {
     "UpstreamTimeout": (504, "upstream_timeout", False),
     "DeadlineExceeded": (504, "deadline_exceeded", False),
     "UpstreamRefused": (502, "upstream_unreachable", True),
+    "CircuitOpen": (503, "upstream_down", True),
     "UpstreamStatus": (502, "upstream_error", True),
     "UpstreamGarbage": (502, "upstream_garbage", False),
     "Unauthorized": (502, "upstream_unauthorized", False),
@@ -23,7 +24,8 @@ _FAILURES: Mapping[str, tuple[int, str, bool]] = {
 
 
 class ApiError(Exception):
-    """An answer that is an error. ``retry``: whether the SDKs are to try again by themselves."""
+    """An answer that is an error. ``retry``: whether the SDKs are to try again by themselves; ``allow``: the method
+    that a path takes."""
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class ApiError(Exception):
         type: str = "invalid_request_error",
         retry: bool = False,
         retry_after_s: float | None = None,
+        allow: str | None = None,
         trace: Trace | None = None,
     ) -> None:
         super().__init__(message)
@@ -44,6 +47,7 @@ class ApiError(Exception):
         self.type = type
         self.retry = retry
         self.retry_after_s = retry_after_s
+        self.allow = allow
         self.trace = trace
 
     @property
@@ -55,6 +59,8 @@ class ApiError(Exception):
         headers = {"x-should-retry": "true" if self.retry else "false"}
         if self.retry_after_s is not None:
             headers["retry-after"] = str(max(1, round(self.retry_after_s)))
+        if self.allow is not None:
+            headers["allow"] = self.allow
         return headers
 
 
@@ -93,10 +99,20 @@ def _exhausted(exc: CascadeExhausted) -> ApiError:
     if failure is None or failure.kind == "ContextOverflow":
         return ApiError(str(exc), status=502, code="cascade_exhausted", type="server_error", trace=exc.trace)
     error = _failed(failure, None)
-    return ApiError(str(exc), status=error.status, code=error.code, type=error.type, retry=error.retry, trace=exc.trace)
+    return ApiError(
+        str(exc),
+        status=error.status,
+        code=error.code,
+        type=error.type,
+        retry=error.retry,
+        retry_after_s=error.retry_after_s,
+        trace=exc.trace,
+    )
 
 
 def _failed(failure: Failure, retry_after_s: float | None) -> ApiError:
     status, code, retry = _FAILURES.get(failure.kind, (502, "upstream_error", False))
     kind = {400: "invalid_request_error", 429: "rate_limit_error"}.get(status, "server_error")
+    if status == 503 and retry_after_s is None:
+        retry_after_s = 1.0
     return ApiError(failure.message, status=status, code=code, type=kind, retry=retry, retry_after_s=retry_after_s)

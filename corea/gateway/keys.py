@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypedDict
 
 from corea import paths
 from corea.errors import ConfigError, LedgerError
@@ -117,6 +118,29 @@ def rotate(
     secret = _new_secret()
     key = stored.rotate(source, id_or_name, _hashed(secret, pepper, "", now), others_until_unix_s=now + grace_s)
     return key, secret
+
+
+class Changes(TypedDict, total=False):
+    """What of a key may be changed. What is not named stays; None takes a limit away, and ``profiles=None`` is all."""
+
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    day_nano_usd: int | None
+    month_nano_usd: int | None
+    profiles: tuple[str, ...] | None
+    task: str | None
+    expires_at_unix_s: float | None
+
+
+def change(source: HasEngine, id_or_name: str, changes: Changes) -> Key:
+    """The key as it is now. Replicas go by it once they have looked again: within :data:`TTL_S`.
+
+    What was used so far counts against the new limits. Raises LedgerError for no such key; an expired one may live on.
+    """
+    values: dict[str, Any] = {**changes}
+    if values.get("profiles") is not None:
+        values["profiles"] = list(values["profiles"])
+    return stored.change(source, id_or_name, values)
 
 
 def public_part(secret: str) -> str | None:
@@ -264,4 +288,4 @@ def _make(path: Path) -> None:
         draft.unlink()
 
 
-__all__ = ["Key", "KeyStore", "Limits", "Pepper", "create", "public_part", "rotate"]
+__all__ = ["Changes", "Key", "KeyStore", "Limits", "Pepper", "change", "create", "public_part", "rotate"]

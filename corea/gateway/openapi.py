@@ -1,4 +1,4 @@
-"""The OpenAPI document of the gateway, by hand: what it takes is OpenAI's API, so it names only what we act on."""
+"""The OpenAPI document of the gateway, by hand: its paths, and every status that each of them may answer with."""
 
 from __future__ import annotations
 
@@ -6,33 +6,58 @@ from functools import cache
 from typing import Any
 
 from corea import __version__
+from corea.gateway import schemas
+from corea.gateway.schemas import TEXT, ref
 
 Shape = dict[str, Any]
 
-_TEXT = {"type": "string"}
-_BOOL = {"type": "boolean"}
-_WHOLE = {"type": "integer", "minimum": 1}
-_MESSAGE = {
-    "type": "object",
-    "required": ["role"],
-    "properties": {
-        "role": {"enum": ["system", "developer", "user", "assistant", "tool", "function"]},
-        "content": {"anyOf": [_TEXT, {"type": "array", "items": {"type": "object"}}, {"type": "null"}]},
+_MEANINGS = {
+    "400": "The request cannot be answered as it is; `param` says what is wrong with it.",
+    "401": "No key, or a wrong one.",
+    "403": "The key is not for this model.",
+    "404": "There is no such model, or no such thing.",
+    "405": "Another method.",
+    "409": "A request with this Idempotency-Key is being worked on.",
+    "413": "The body is too large.",
+    "415": "The tier does not take this.",
+    "422": "The Idempotency-Key was used for another request, or the tier cannot work with this one.",
+    "429": "Too much at once, or over a limit; `Retry-After` says when to come back.",
+    "501": "This gateway keeps no feedback.",
+    "502": "A model failed.",
+    "503": "Down or shutting down; come back later.",
+    "504": "No answer in time.",
+}
+#: What every path may answer with, if it needs a key.
+_ALWAYS = ("401", "405", "503")
+#: What may become of a request that a model works on.
+_WORK = ("400", "403", "404", "409", "413", "415", "422", "429", "502", "504")
+_HEADERS: Shape = {"x-request-id": {"required": True, "schema": TEXT}}
+_ERROR_HEADERS: Shape = {
+    **_HEADERS,
+    "x-should-retry": {"required": True, "schema": {"enum": ["true", "false"]}},
+    "retry-after": {"schema": {"type": "string", "pattern": "^[0-9]+$"}},
+}
+_ANSWER_HEADERS: Shape = {
+    **_HEADERS,
+    **{
+        f"x-corea-{name}": {"schema": TEXT}
+        for name in ("trace-id", "route", "deferred", "confidence", "cost-usd", "saved-usd", "overhead-ms")
     },
 }
-_SAMPLING: Shape = {
-    "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2},
-    "top_p": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
-    "presence_penalty": {"type": ["number", "null"], "minimum": -2, "maximum": 2},
-    "frequency_penalty": {"type": ["number", "null"], "minimum": -2, "maximum": 2},
-    "seed": {"type": ["integer", "null"]},
-    "stop": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": 4}, {"type": "null"}]},
-    "user": {"type": ["string", "null"]},
-}
-_STREAM: Shape = {
-    "stream": {"type": ["boolean", "null"]},
-    "stream_options": {"type": ["object", "null"], "properties": {"include_usage": _BOOL}},
-}
+_ASKING: list[Shape] = [
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "Sent again with the same key, a request gets its first answer.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    },
+    {
+        "name": "x-corea-body",
+        "in": "header",
+        "description": "off leaves the field corea out of the body.",
+        "schema": TEXT,
+    },
+]
 
 
 @cache
@@ -42,78 +67,71 @@ def document() -> Shape:
         "info": {"title": "COREA gateway", "version": __version__, "license": {"name": "Apache-2.0"}},
         "security": [{"key": []}],
         "paths": {
-            "/v1/chat/completions": _post("Answer a conversation.", _chat(), streams=True),
-            "/v1/completions": _post("Answer a text.", _completions(), streams=True),
-            "/v1/responses": _post("Answer a text or a conversation.", _responses(), streams=True),
-            "/v1/embeddings": _post("Embed texts, by one tier.", _embeddings()),
-            "/v1/models": _get("What may be named as model."),
-            "/v1/models/{model}": _get("One of them.", parameter="model"),
-            "/v1/corea/feedback": _post("Say whether an answer was right.", _feedback()),
-            "/healthz": _get("Alive.", open=True),
-            "/readyz": _get("Ready for requests; 503 while draining.", open=True, also=("503",)),
-            "/metrics": _get("Prometheus metrics.", content="text/plain"),
-            "/openapi.json": _get("This document."),
+            "/v1/chat/completions": _work("Answer a conversation.", ref("Chat"), ref("Answer"), streams=True),
+            "/v1/completions": _work("Answer a text.", ref("Completions"), ref("Answer"), streams=True),
+            "/v1/responses": _work(
+                "Answer a text or a conversation.", ref("Responses"), schemas.RESPONSE, streams=True
+            ),
+            "/v1/embeddings": _work("Embed texts, by one tier.", schemas.EMBEDDINGS, schemas.EMBEDDINGS_ANSWER),
+            "/v1/models": _get("What may be named as model.", schemas.MODELS),
+            "/v1/models/{model}": _get("One of them.", ref("Model"), parameter="model", also=("403", "404")),
+            "/v1/corea/feedback": _post(
+                "Say whether an answer was right.",
+                schemas.FEEDBACK,
+                _json(schemas.FEEDBACK_ANSWER),
+                also=("400", "404", "413", "501"),
+            ),
+            "/healthz": _get("Alive.", schemas.STATUS, open=True),
+            "/readyz": _get("Ready for requests; 503 while draining.", schemas.STATUS, open=True),
+            "/metrics": _get("Prometheus metrics.", TEXT, content="text/plain"),
+            "/openapi.json": _get("This document.", {"type": "object"}),
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Error": _error()},
+            "schemas": schemas.COMPONENTS,
         },
     }
 
 
-def _chat() -> Shape:
-    messages = {"type": "array", "minItems": 1, "items": _MESSAGE}
-    limits = {"max_tokens": _WHOLE, "max_completion_tokens": _WHOLE, "n": _WHOLE}
-    return _object(["model", "messages"], model=_TEXT, messages=messages, **limits, **_SAMPLING, **_STREAM)
+def _work(summary: str, taken: Shape, answered: Shape, *, streams: bool = False) -> Shape:
+    content = _json(answered)
+    if streams:
+        content["text/event-stream"] = {"schema": schemas.EVENT}
+    return _post(summary, taken, content, also=_WORK, parameters=_ASKING, headers=_ANSWER_HEADERS)
 
 
-def _completions() -> Shape:
-    prompt = {"anyOf": [_TEXT, {"type": "array", "minItems": 1}]}
-    return _object(["model", "prompt"], model=_TEXT, prompt=prompt, max_tokens=_WHOLE, **_SAMPLING, **_STREAM)
-
-
-def _responses() -> Shape:
-    asked = {"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": {"type": "object"}}]}
-    return _object(
-        ["model", "input"],
-        model=_TEXT,
-        input=asked,
-        instructions={"type": ["string", "null"]},
-        max_output_tokens=_WHOLE,
-        stream=_STREAM["stream"],
-        temperature=_SAMPLING["temperature"],
-        top_p=_SAMPLING["top_p"],
-    )
-
-
-def _embeddings() -> Shape:
-    return _object(["model", "input"], model=_TEXT, input={"anyOf": [_TEXT, {"type": "array", "minItems": 1}]})
-
-
-def _feedback() -> Shape:
-    return _object(["trace_id", "correct"], trace_id=_TEXT, correct=_BOOL)
-
-
-def _object(required: list[str], **properties: Shape) -> Shape:
-    return {"type": "object", "required": required, "properties": properties}
-
-
-def _post(summary: str, schema: Shape, *, streams: bool = False) -> Shape:
-    content: Shape = {"application/json": {}, **({"text/event-stream": {}} if streams else {})}
-    body = {"required": True, "content": {"application/json": {"schema": schema}}}
-    return {"post": {"summary": summary, "requestBody": body, "responses": _responses_of(content)}}
+def _post(
+    summary: str,
+    taken: Shape,
+    content: Shape,
+    *,
+    also: tuple[str, ...],
+    parameters: list[Shape] | None = None,
+    headers: Shape = _HEADERS,
+) -> Shape:
+    return {
+        "post": {
+            "summary": summary,
+            "parameters": parameters or [],
+            "requestBody": {"required": True, "content": _json(taken)},
+            "responses": _answers(content, headers, (*_ALWAYS, *also)),
+        }
+    }
 
 
 def _get(
     summary: str,
+    answered: Shape,
     *,
     parameter: str | None = None,
     open: bool = False,
     also: tuple[str, ...] = (),
     content: str = "application/json",
 ) -> Shape:
-    parameters = [] if parameter is None else [{"name": parameter, "in": "path", "required": True, "schema": _TEXT}]
-    answers = _responses_of({content: {}}) | {status: {"description": "Not now."} for status in also}
+    parameters = [] if parameter is None else [{"name": parameter, "in": "path", "required": True, "schema": TEXT}]
+    answers = _answers({content: {"schema": answered}}, _HEADERS, ("405", *also) if open else (*_ALWAYS, *also))
+    if open:
+        answers["503"] = {"description": "Not now.", "headers": _HEADERS, "content": _json({"type": "object"})}
     return {
         "get": {
             "summary": summary,
@@ -124,20 +142,11 @@ def _get(
     }
 
 
-def _responses_of(content: Shape) -> Shape:
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    return {
-        "200": {"description": "Done.", "content": content},
-        "4XX": {"description": "The request cannot be answered as it is.", "content": error},
-        "5XX": {"description": "It could not be answered.", "content": error},
-    }
+def _answers(content: Shape, headers: Shape, also: tuple[str, ...]) -> Shape:
+    error = {"headers": _ERROR_HEADERS, "content": _json(ref("Error"))}
+    errors = {status: {"description": _MEANINGS[status], **error} for status in sorted(also)}
+    return {"200": {"description": "Done.", "headers": headers, "content": content}, **errors}
 
 
-def _error() -> Shape:
-    nullable = {"type": ["string", "null"]}
-    error = {
-        "type": "object",
-        "required": ["message", "type", "param", "code"],
-        "properties": {"message": _TEXT, "type": _TEXT, "param": nullable, "code": nullable},
-    }
-    return _object(["error"], error=error)
+def _json(schema: Shape) -> Shape:
+    return {"application/json": {"schema": schema}}

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from corea.gateway.errors import bad_request
+from corea.gateway.errors import bad_request, unsupported
 from corea.gateway_config import GatewayConfig
 from corea.tier import AS_CONFIGURED, Sampling
 from corea.types import Message, Role
@@ -26,6 +26,7 @@ _SAMPLING = frozenset(
     | {"presence_penalty", "frequency_penalty", "user"}
 )
 _READ = frozenset({"model", "messages", "stream", "stream_options", "n"}) | _SAMPLING | _IGNORED
+_ADDRESSES = ("base_url", "api_base", "api_key", "api_version", "user_config", "extra_headers")
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _RANGES: Mapping[str, tuple[float, float]] = {
     "temperature": (0, 2),
@@ -55,16 +56,25 @@ def read_json(raw: bytes, settings: GatewayConfig) -> Body:
         raise bad_request(f"the body is not valid JSON: {exc}", code="invalid_json") from None
     if not isinstance(body, dict):
         raise bad_request("the body must be a JSON object", code="invalid_json")
-    _check_depth(body, settings.max_depth)
+    if is_deeper(body, settings.max_depth):
+        raise bad_request(f"the body is nested deeper than {settings.max_depth} levels", code="too_deep")
+    _check_addresses(body)
     return body
+
+
+def _check_addresses(body: Body) -> None:
+    """Some servers let a body say where it is to be answered, and with which key. No client of ours chooses that."""
+    name = next((name for name in _ADDRESSES if body.get(name) is not None), None)
+    if name is not None:
+        raise unsupported(name, f"{name} cannot be chosen by a request; model names one of the tiers configured here")
 
 
 def read_chat(body: Body, settings: GatewayConfig) -> Chat:
     """Checks everything that we act on. Raises :class:`ApiError` that names the parameter."""
     stream = flag(body, "stream")
-    options = _options(body, stream)
+    include_usage = read_include_usage(body, stream)
     messages, content = _messages(body.get("messages"), settings)
-    count = _whole(body, "n", most=settings.max_choices)
+    count = whole_number(body, "n", most=settings.max_choices)
     tools = body.get("tools") or body.get("functions") or []
     if not isinstance(tools, list):
         raise bad_request("tools must be a list", "tools")
@@ -75,7 +85,7 @@ def read_chat(body: Body, settings: GatewayConfig) -> Chat:
         messages=messages,
         sampling=read_sampling(body),
         stream=stream,
-        include_usage=flag(options, "include_usage", "stream_options.include_usage"),
+        include_usage=include_usage,
         relay=_why_relayed(body, content, many=(count or 1) > 1),
     )
 
@@ -83,9 +93,9 @@ def read_chat(body: Body, settings: GatewayConfig) -> Chat:
 def read_sampling(body: Body, *, length: str = "max_tokens") -> Sampling:
     """How the client wants the answer sampled; ``AS_CONFIGURED`` where it says nothing."""
     numbers = {name: _number(body, name, *_RANGES[name]) for name in _RANGES}
-    limit = _whole(body, "max_completion_tokens") if length == "max_tokens" else None
+    limit = whole_number(body, "max_completion_tokens") if length == "max_tokens" else None
     sampling = Sampling(
-        max_tokens=limit if limit is not None else _whole(body, length),
+        max_tokens=limit if limit is not None else whole_number(body, length),
         temperature=numbers["temperature"],
         top_p=numbers["top_p"],
         presence_penalty=numbers["presence_penalty"],
@@ -176,15 +186,16 @@ def _content(value: object, where: str, *, calls: bool) -> tuple[str, bool]:
     return "\n".join(texts), plain
 
 
-def _options(body: Body, stream: bool) -> Body:
+def read_include_usage(body: Body, stream: bool) -> bool:
+    """Whether a stream is to end with its usage."""
     options = body.get("stream_options")
     if options is None:
-        return {}
+        return False
     if not isinstance(options, dict):
         raise bad_request("stream_options must be an object", "stream_options")
     if not stream:
         raise bad_request("stream_options go with stream: true", "stream_options")
-    return options
+    return flag(options, "include_usage", "stream_options.include_usage")
 
 
 def _number(body: Body, name: str, least: float, most: float) -> float | None:
@@ -196,8 +207,9 @@ def _number(body: Body, name: str, least: float, most: float) -> float | None:
     return float(value)
 
 
-def _whole(body: Body, name: str, *, most: int = 10**7) -> int | None:
-    value = body.get(name)
+def whole_number(body: Body, name: str, *, most: int = 10**7) -> int | None:
+    """A number of at least 1; None where the body has none."""
+    value = _integer(body.get(name))
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
@@ -205,8 +217,13 @@ def _whole(body: Body, name: str, *, most: int = 10**7) -> int | None:
     return value
 
 
+def _integer(value: object) -> object:
+    """To JSON, 5.0 is as whole a number as 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _seed(body: Body) -> int | None:
-    value = body.get("seed")
+    value = _integer(body.get("seed"))
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
@@ -221,13 +238,14 @@ def _stop(value: object) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _check_depth(body: object, most: int) -> None:
-    level: list[object] = [body]
+def is_deeper(value: object, most: int) -> bool:
+    """Whether lists and objects are nested deeper than that."""
+    level: list[object] = [value]
     for _ in range(most):
-        level = [inner for value in level if isinstance(value, dict | list) for inner in _inside(value)]
+        level = [inner for one in level if isinstance(one, dict | list) for inner in _inside(one)]
         if not level:
-            return
-    raise bad_request(f"the body is nested deeper than {most} levels", code="too_deep")
+            return False
+    return True
 
 
 def _inside(value: dict[str, object] | list[object]) -> list[object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from corea.cascade import Recorder
 from corea.gateway.auth import Authorizer
 from corea.gateway.metrics import Metrics
+from corea.gateway.served import served_now
 from corea.types import Trace
 
 
@@ -20,6 +21,8 @@ class Recording:
         if self._inner is not None:
             await self._inner.write(trace)
         self._metrics.traced(trace)
+        if (served := served_now()) is not None:
+            served.trace = trace
         await self._authorizer.settle(trace)
 
     async def aclose(self) -> None:

@@ -7,6 +7,7 @@ parameter's name.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 from corea.gateway.errors import bad_request, unsupported
@@ -30,6 +31,8 @@ def read_input(body: Body, settings: GatewayConfig) -> tuple[Message, ...]:
     turns = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
     if not isinstance(turns, list) or not turns:
         raise bad_request("input must be a text or a list of messages", "input")
+    if isinstance(asked, str) and not asked.strip():
+        raise bad_request("input is empty; write a question", "input")
     for index, turn in enumerate(turns):
         if isinstance(turn, dict) and turn.get("type", "message") != "message":
             raise unsupported("input", f"input[{index}] is a {str(turn['type'])[:40]}; only messages are supported")
@@ -57,6 +60,10 @@ def whole(trace: Trace, *, body: Body, id: str, corea: Shape | None) -> Shape:
     }
 
 
+#: Events of :meth:`ResponseWriter.first`. Their numbers are the lowest, even where it is called after ``text``.
+_FIRST = 4
+
+
 class ResponseWriter:
     """The events of one streamed response, numbered."""
 
@@ -64,18 +71,19 @@ class ResponseWriter:
         self._id = id
         self._body = body
         self._created_s = created_s
-        self._number = -1
+        self._numbers = count(_FIRST)
         self._texts: list[str] = []
 
     def first(self) -> bytes:
         begun = _shape(self._body, id=self._id, created_s=self._created_s, status="in_progress")
         item = {**_message(self._id, "", "in_progress"), "content": []}
-        return (
-            self._event("response.created", response=begun)
-            + self._event("response.in_progress", response=begun)
-            + self._event("response.output_item.added", output_index=0, item=item)
-            + self._event("response.content_part.added", **self._place, part=_part(""))
-        )
+        events: list[tuple[str, Shape]] = [
+            ("response.created", {"response": begun}),
+            ("response.in_progress", {"response": begun}),
+            ("response.output_item.added", {"output_index": 0, "item": item}),
+            ("response.content_part.added", {**self._place, "part": _part("")}),
+        ]
+        return b"".join([_numbered(kind, number, fields) for number, (kind, fields) in enumerate(events)])
 
     def text(self, text: str) -> bytes:
         self._texts.append(text)
@@ -96,8 +104,11 @@ class ResponseWriter:
         return {"item_id": f"msg_{self._id}", "output_index": 0, "content_index": 0}
 
     def _event(self, kind: str, **fields: Any) -> bytes:
-        self._number += 1
-        return event({"type": kind, "sequence_number": self._number, **fields}, kind)
+        return _numbered(kind, next(self._numbers), fields)
+
+
+def _numbered(kind: str, number: int, fields: Shape) -> bytes:
+    return event({"type": kind, "sequence_number": number, **fields}, kind)
 
 
 def _shape(body: Body, *, id: str, created_s: float, status: str) -> Shape:

@@ -10,7 +10,7 @@ from typing import Any
 
 from corea.gateway.auth import Caller, presented_key, wrong_key
 from corea.gateway.errors import ApiError
-from corea.gateway.keys import KeyStore, Pepper
+from corea.gateway.keys import TTL_S, KeyStore, Pepper
 from corea.gateway.limits import Limiter
 from corea.ledger.keys import Key
 from corea.ledger.queries import HasEngine
@@ -31,8 +31,8 @@ class VirtualKeys:
 
     has_keys = True
 
-    def __init__(self, ledger: HasEngine, pepper: Pepper) -> None:
-        self._store = KeyStore(ledger, pepper)
+    def __init__(self, ledger: HasEngine, pepper: Pepper, *, ttl_s: float = TTL_S) -> None:
+        self._store = KeyStore(ledger, pepper, ttl_s=ttl_s)
         self._limiter = Limiter(ledger)
         self._granted: OrderedDict[str, Granted] = OrderedDict()
 

@@ -105,7 +105,7 @@ def find_secret(source: HasEngine | Engine, prefix: str) -> tuple[Key, StoredSec
 
 def revoke(source: HasEngine | Engine, id_or_name: str, *, at_unix_s: float) -> Key:
     """The key works no longer, once replicas have looked again. Raises LedgerError where no such key works."""
-    return _change(source, id_or_name, {"revoked_at_unix_s": at_unix_s})
+    return change(source, id_or_name, {"revoked_at_unix_s": at_unix_s})
 
 
 def rotate(source: HasEngine | Engine, id_or_name: str, secret: StoredSecret, *, others_until_unix_s: float) -> Key:
@@ -130,7 +130,8 @@ def mark_used(source: HasEngine | Engine, key_id: str, *, at_unix_s: float) -> N
         connection.execute(update(keys).where(keys.c.id == key_id, stale).values(last_used_at_unix_s=at_unix_s))
 
 
-def _change(source: HasEngine | Engine, id_or_name: str, values: dict[str, Any]) -> Key:
+def change(source: HasEngine | Engine, id_or_name: str, values: dict[str, Any]) -> Key:
+    """Set columns of a key that works. Raises :class:`InputError` where there is none of that id or name."""
     engine = engine_of(source)
     with explained(engine), turn(engine), engine.begin() as connection:
         key = _working(connection, engine, id_or_name)

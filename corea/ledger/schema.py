@@ -19,6 +19,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -28,7 +29,7 @@ from sqlalchemy import (
 )
 
 #: The newest migration. Revisions are zero-padded numbers, so "older" and "newer" are plain comparisons.
-HEAD = "0002"
+HEAD = "0003"
 #: Not alembic's default name: a PostgreSQL schema may be shared with another program that uses alembic.
 VERSION_TABLE = "corea_ledger_version"
 
@@ -229,4 +230,19 @@ spend = Table(
     Column("key_id", AnyText, primary_key=True),
     Column("day", Integer, primary_key=True, autoincrement=False),
     Column("nano_usd", BigInteger, nullable=False),
+)
+
+#: Answers kept for clients who ask again with the same Idempotency-Key; no status while the first is worked on.
+replays = Table(
+    "replays",
+    metadata,
+    #: Of the caller and the key, and of the request: keyed hashes.
+    Column("id", AnyText, primary_key=True),
+    Column("fingerprint", AnyText, nullable=False),
+    #: Whose claim it is.
+    Column("holder", AnyText, nullable=False),
+    Column("status", Integer),
+    Column("headers", JSON(none_as_null=True)),
+    Column("body", LargeBinary),
+    Column("expires_at_unix_s", Float, nullable=False, index=True),
 )

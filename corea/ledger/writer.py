@@ -49,7 +49,10 @@ class Ledger:
     ) -> None:
         """Takes over an engine from ``database.open_engine``. ``patience_s``: how long a server may be away."""
         self.engine = engine
+        redact = tuple(redact)
         self._redactor = Redactor(redact)
+        #: Whether what was asked and answered may be kept as it is.
+        self.stores_texts_whole = store_texts and not redact
 
         def worker() -> _Writer:
             return _Writer(engine, redactor=self._redactor, store_texts=store_texts, patience_s=patience_s)

@@ -7,12 +7,11 @@ key appears in one place only: the request's header.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,25 +23,21 @@ from corea.errors import (
     ModelError,
     UpstreamGarbage,
     UpstreamRefused,
-    UpstreamStatus,
     UpstreamTimeout,
 )
 from corea.models.base import Delta
+from corea.models.retrying import Answer, RetryBudget, Sleep, retried
 from corea.models.streams import EventReader, GrowingReply
 from corea.models.wire import error_of, excerpt, payload_of, reply_of, request_body
+from corea.telemetry import carried
 from corea.types import Prompt, Reply
 
-Sleep = Callable[[float], Awaitable[object]]
 Client = TypeVar("Client")
-Answer = TypeVar("Answer")
 
-_RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+#: What goes wrong before the request is on its way. After that, the server may have worked before it hung up.
+_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 #: What is said of the body, not of the server, its key or its load.
 _CALLERS_FAULT = frozenset({400, 409, 413, 415, 422})
-_FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 8.0
-#: Longest wait that an endpoint may ask for when the call itself has no time bound.
-_PATIENCE_S = 60.0
 _CONNECT_TIMEOUT_S = 10.0
 _ERROR_BYTES = 64 * 1024
 _ACCEPT = "application/json, text/event-stream"
@@ -52,12 +47,16 @@ _LAST_BYTES_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relayed:
-    """An answer that is handed on: ``read`` it whole, or hear the data of its ``events``; once."""
+    """An answer that is handed on: ``read`` it whole, or hear the data of its ``events``; once.
+
+    ``may_be_billed_twice``: an earlier try broke off, and may have been billed as well.
+    """
 
     status: int
     content_type: str
     read: Callable[[], Awaitable[bytes]]
     events: Callable[[], AsyncGenerator[bytes, None]]
+    may_be_billed_twice: bool = False
 
 
 class OpenAIModel:
@@ -78,6 +77,7 @@ class OpenAIModel:
         api_key: str | None = None,
         api_key_env: str | None = None,
         max_retries: int = 2,
+        retry_budget: RetryBudget | None = None,
         max_connections: int = 100,
         max_response_bytes: int = 64 * 1024 * 1024,
         extra_body: Mapping[str, Any] | None = None,
@@ -90,6 +90,7 @@ class OpenAIModel:
         self._key = _checked_key(api_key, api_key_env)
         self._key_env = api_key_env
         self._max_retries = max_retries
+        self.retry_budget = retry_budget or RetryBudget()
         self._max_connections = max_connections
         self._max_response_bytes = max_response_bytes
         self._extra_body = _checked_body(extra_body or {})
@@ -102,16 +103,13 @@ class OpenAIModel:
         return f"OpenAIModel({self.name!r}, model={self._model!r}, url={str(self._url.with_query(None))!r})"
 
     async def complete(self, prompt: Prompt, *, timeout_s: float | None = None) -> Reply:
-        """Ask for a completion, within ``timeout_s`` for all tries together. Raises only :class:`ModelError`."""
+        """Ask for a completion, within ``timeout_s`` for all tries together. Raises only :class:`ModelError`.
+
+        Usage is unknown where an earlier try broke off half-way: it may have been billed too.
+        """
         body = self._body(prompt)
-        return await retried(
-            lambda: self._ask(body),
-            model=self.name,
-            max_retries=self._max_retries,
-            timeout_s=timeout_s,
-            rng=self._rng,
-            sleep=self._sleep,
-        )
+        reply, billed_twice = await self._retried(lambda: self._ask(body), timeout_s)
+        return replace(reply, usage=None) if billed_twice else reply
 
     async def stream(self, prompt: Prompt, *, timeout_s: float | None = None) -> AsyncGenerator[Delta, None]:
         """The completion as it is written, within ``timeout_s``. Raises only :class:`ModelError`.
@@ -122,14 +120,7 @@ class OpenAIModel:
         body = self._body(prompt, stream=True)
         clock = asyncio.get_running_loop().time
         started_s = clock()
-        delta, rest = await retried(
-            lambda: self._begin(body),
-            model=self.name,
-            max_retries=self._max_retries,
-            timeout_s=timeout_s,
-            rng=self._rng,
-            sleep=self._sleep,
-        )
+        (delta, rest), billed_twice = await self._retried(lambda: self._begin(body), timeout_s)
         async with aclosing(rest):
             while delta.reply is None:
                 yield delta
@@ -138,7 +129,7 @@ class OpenAIModel:
                         delta = await anext(rest)
                 except TimeoutError as exc:
                     raise UpstreamTimeout(model=self.name, elapsed_s=clock() - started_s) from exc
-            yield delta
+            yield Delta(text=delta.text, reply=replace(delta.reply, usage=None)) if billed_twice else delta
 
     @asynccontextmanager
     async def relay(
@@ -152,14 +143,7 @@ class OpenAIModel:
         said = {**body, "model": self._model, **self._extra_body}
         sent = json.dumps({key: value for key, value in said.items() if value is not None}).encode()
         url = self._url.parent.parent.joinpath(*path.split("/")).with_query(self._url.query)
-        response = await retried(
-            lambda: self._accepted(sent, url),
-            model=self.name,
-            max_retries=self._max_retries,
-            timeout_s=timeout_s,
-            rng=self._rng,
-            sleep=self._sleep,
-        )
+        response, billed_twice = await self._retried(lambda: self._accepted(sent, url), timeout_s)
         whole = False
         try:
             yield Relayed(
@@ -167,6 +151,7 @@ class OpenAIModel:
                 content_type=response.content_type,
                 read=lambda: self._scrubbed(response),
                 events=lambda: self._events(response),
+                may_be_billed_twice=billed_twice,
             )
             whole = True
         finally:
@@ -182,6 +167,17 @@ class OpenAIModel:
         if "max_completion_tokens" in body:
             body["max_tokens"] = None
         return json.dumps({key: value for key, value in body.items() if value is not None}).encode()
+
+    async def _retried(self, ask: Callable[[], Awaitable[Answer]], timeout_s: float | None) -> tuple[Answer, bool]:
+        return await retried(
+            ask,
+            model=self.name,
+            max_retries=self._max_retries,
+            budget=self.retry_budget,
+            timeout_s=timeout_s,
+            rng=self._rng,
+            sleep=self._sleep,
+        )
 
     async def _ask(self, body: bytes) -> Reply:
         response = await self._post(body)
@@ -219,7 +215,7 @@ class OpenAIModel:
 
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """The data of each event. Raises :class:`UpstreamGarbage` for a stream that is cut, or too long."""
-        reader, size_bytes = EventReader(), 0
+        reader, size_bytes = EventReader(self.name), 0
         try:
             async for chunk in response.content.iter_any():
                 size_bytes += len(chunk)
@@ -268,7 +264,9 @@ class OpenAIModel:
             message = (
                 f"{self.name}: no answer from {self._host}: {_reason(exc)}; check base_url and that the server is up"
             )
-            raise UpstreamRefused(message) from exc
+            refused = UpstreamRefused(message)
+            refused.may_be_billed = not isinstance(exc, _NEVER_SENT)
+            raise refused from exc
 
     async def _reply(self, response: aiohttp.ClientResponse) -> Reply:
         if not 200 <= response.status < 300:
@@ -300,7 +298,7 @@ class OpenAIModel:
         return UpstreamGarbage(f"{self.name}: the answer is larger than {self._max_response_bytes} bytes; refused")
 
     def _headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "Accept": _ACCEPT, "User-Agent": "corea"}
+        headers = {"Content-Type": "application/json", "Accept": _ACCEPT, "User-Agent": "corea", **carried()}
         return {**headers, "Authorization": f"Bearer {self._key}"} if self._key else headers
 
     @property
@@ -333,58 +331,6 @@ async def close_each(
             await close(client)
         else:
             asyncio.run_coroutine_threadsafe(close(client), loop)
-
-
-async def retried(
-    ask: Callable[[], Awaitable[Answer]],
-    *,
-    model: str,
-    max_retries: int,
-    timeout_s: float | None,
-    rng: random.Random,
-    sleep: Sleep,
-) -> Answer:
-    """What ``ask`` returns, tried again while that can help, all within ``timeout_s``.
-
-    Waits between tries grow exponentially with full jitter, on top of what the endpoint asked for. An error whose wait
-    would outlast the time left is raised at once. Raises :class:`UpstreamTimeout` when the time is up.
-    """
-    clock = asyncio.get_running_loop().time
-    started_s = clock()
-
-    async def pause_after(error: ModelError, tries: int) -> None:
-        pause_s = pause_before_retry(error, tries, rng)
-        left_s = _PATIENCE_S if timeout_s is None else timeout_s - (clock() - started_s)
-        if pause_s is None or tries > max_retries or pause_s >= left_s:
-            raise error
-        await sleep(pause_s)
-
-    async def persist() -> Answer:
-        for tries in itertools.count(1):
-            try:
-                return await ask()
-            except ModelError as error:
-                await pause_after(error, tries)
-        raise AssertionError("unreachable: the count does not end")
-
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await persist()
-    except TimeoutError as exc:
-        raise UpstreamTimeout(model=model, elapsed_s=clock() - started_s) from exc
-
-
-def pause_before_retry(error: ModelError, tries: int, rng: random.Random) -> float | None:
-    """Seconds to wait before trying again after the ``tries``-th try; None where another try cannot help."""
-    backoff_s = rng.uniform(0.0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (tries - 1)))
-    if isinstance(error, UpstreamRefused):
-        return backoff_s
-    if isinstance(error, UpstreamStatus) and error.status in _RETRIED_STATUSES:
-        return (error.retry_after_s or 0.0) + backoff_s
-    # A body that was cut is bad luck the first time, and the endpoint's habit the second.
-    if isinstance(error, UpstreamGarbage) and isinstance(error.__cause__, aiohttp.ClientError | OSError) and tries == 1:
-        return backoff_s
-    return None
 
 
 async def _ended(response: aiohttp.ClientResponse) -> None:

@@ -14,6 +14,7 @@ import os
 import random
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from corea.errors import (
@@ -25,7 +26,8 @@ from corea.errors import (
     UpstreamGarbage,
     UpstreamRefused,
 )
-from corea.models.openai import Sleep, close_each, retried
+from corea.models.openai import close_each
+from corea.models.retrying import RetryBudget, Sleep, retried
 from corea.models.wire import error_of, excerpt, reply_of, request_body
 from corea.types import Prompt, Reply
 
@@ -56,6 +58,7 @@ class ProviderModel:
         api_key_env: str | None = None,
         base_url: str | None = None,
         max_retries: int = 2,
+        retry_budget: RetryBudget | None = None,
         rng: random.Random,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -69,6 +72,7 @@ class ProviderModel:
         self._secret = self._key or os.environ.get(self._key_env)
         self._base_url = base_url
         self._max_retries = max_retries
+        self.retry_budget = retry_budget or RetryBudget()
         self._rng = rng
         self._sleep = sleep
         self._left_out: frozenset[str] = frozenset()
@@ -83,14 +87,16 @@ class ProviderModel:
         # The SDK's own bound is only there to lift its default, which some providers refuse for long answers.
         if timeout_s is not None and self._sdk.TIMEOUT_SUPPORT != "unsupported":
             arguments["timeout"] = timeout_s
-        return await retried(
+        reply, billed_twice = await retried(
             lambda: self._ask(arguments),
             model=self.name,
             max_retries=self._max_retries,
+            budget=self.retry_budget,
             timeout_s=timeout_s,
             rng=self._rng,
             sleep=self._sleep,
         )
+        return replace(reply, usage=None) if billed_twice else reply
 
     async def aclose(self) -> None:
         """Close all connections. Those of a loop that runs elsewhere are closed there."""
@@ -161,7 +167,10 @@ class ProviderModel:
             )
         if protocol is not None or not _CONNECTION_ERRORS.isdisjoint(causes):
             where = self._base_url or self._provider
-            return UpstreamRefused(f"{self.name}: no answer from {where}; check base_url and the network")
+            refused = UpstreamRefused(f"{self.name}: no answer from {where}; check base_url and the network")
+            # Not where the connection was never made: then nothing was sent.
+            refused.may_be_billed = "ConnectError" not in causes
+            return refused
         return None
 
     def _unlike_a_completion(self, exc: Exception, said: str) -> ModelError:

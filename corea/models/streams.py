@@ -21,29 +21,46 @@ with suppress(ImportError):
 DONE = b"[DONE]"
 
 
+#: An event of a chat completion has a few hundred bytes; one with a whole image in it, a few million.
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+
+
 class EventReader:
     """Cuts a stream of bytes into the data of its events, however the bytes were split on the way.
 
     Comments, names and ids of events are left out; lines end as the standard allows: LF, CRLF or CR
-    (WHATWG HTML, section 9.2.6).
+    (WHATWG HTML, section 9.2.6). Raises :class:`UpstreamGarbage` for an event, or a line, that does not end.
     """
 
-    def __init__(self) -> None:
-        self._rest = b""
-        self._data: list[bytes] = []
+    def __init__(self, model: str = "the endpoint", *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._model = model
+        self._most_bytes = max_event_bytes
+        #: A line that has not ended. Bytes are added to it in place: their number may be large, and so may the parts'.
+        self._rest = bytearray()
+        #: The data of an event that has not ended; almost always one line, which is left as it is.
+        self._data: bytes | bytearray | None = None
         self._started = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Data of the events that are whole now."""
-        buffer = self._rest + chunk
+        if self._rest:
+            if not _ends_a_line(chunk) and not self._rest.endswith(b"\r"):
+                self._rest += chunk
+                self._check(len(self._rest) + len(self._data or b""))
+                return []
+            chunk = bytes(self._rest + chunk)
+            self._rest.clear()
         # A CR at the very end may be half of a CRLF.
-        end = max(buffer.rfind(b"\n"), buffer.rfind(b"\r", 0, len(buffer) - 1)) + 1
-        self._rest = buffer[end:]
-        return self._events(buffer[:end])
+        end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r", 0, len(chunk) - 1)) + 1
+        if end < len(chunk):
+            self._rest += chunk[end:]
+            self._check(len(self._rest))
+            chunk = chunk[:end]
+        return self._events(chunk)
 
     def finish(self) -> list[bytes]:
         """What the bytes end with. An event without its blank line counts: some servers save themselves the last."""
-        rest, self._rest = self._rest, b""
+        rest, self._rest = bytes(self._rest), bytearray()
         return self._events(rest + b"\n\n")
 
     def _events(self, lines: bytes) -> list[bytes]:
@@ -52,11 +69,29 @@ class EventReader:
         events = []
         for line in lines.splitlines():
             if line.startswith(b"data:"):
-                self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
-            elif not line and self._data:
-                events.append(b"\n".join(self._data))
-                self._data.clear()
+                self._add(line[6:] if line.startswith(b"data: ") else line[5:])
+            elif not line and self._data is not None:
+                events.append(bytes(self._data))
+                self._data = None
         return events
+
+    def _add(self, line: bytes) -> None:
+        if self._data is None:
+            self._data = line
+        else:
+            if isinstance(self._data, bytes):
+                self._data = bytearray(self._data)
+            self._data += b"\n" + line
+        self._check(len(self._data))
+
+    def _check(self, size_bytes: int) -> None:
+        if size_bytes > self._most_bytes:
+            message = f"{self._model}: an event of the stream is larger than {self._most_bytes} bytes; check base_url"
+            raise UpstreamGarbage(message)
+
+
+def _ends_a_line(chunk: bytes) -> bool:
+    return b"\n" in chunk or chunk.find(b"\r", 0, len(chunk) - 1) >= 0
 
 
 class GrowingReply:

@@ -16,6 +16,8 @@ def explain(attempt: Attempt) -> str:
             )
         case Reason.LAST_TIER:
             return f"Kept the answer of {tier}: it is the last tier, whose answer is final."
+        case Reason.RELAYED:
+            return f"Relayed the answer of {tier}: the request went to it as it is, and nobody judged the answer."
         case Reason.BELOW_THRESHOLD:
             return (
                 f"Deferred from {tier}: its confidence {number(attempt.confidence.value)} "

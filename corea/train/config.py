@@ -90,6 +90,9 @@ class WarmupConfig(_Frozen):
     epochs: int = Field(default=1, ge=1)
     #: Replies a question, at most.
     replies: int = Field(default=2, ge=1)
+    #: ``lines`` learns the two last lines only. ``reply`` learns the reasoning before them too: it is the model's own,
+    #: but a very small model that does not see it forgets to reason, and answers at once.
+    learn: Literal["lines", "reply"] = "lines"
     #: No digit keeps more replies than this share of all: questions always answered right would teach 9, little else.
     most_share: float = Field(default=0.25, ge=0.1, le=1)
     learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
@@ -161,9 +164,20 @@ class RlConfig(_Frozen):
 
 
 class CalibrateConfig(_Frozen):
-    """The confidence map, fitted on the held-out questions."""
+    """What the training was worth, and the confidence map: both from the questions held out."""
 
     method: Literal["platt", "isotonic", "temperature"] = "platt"
+    #: ``embedded`` asks the GGUF adapter on its base, as a tier will; ``transformers`` the weights in this process. By
+    #: default the first, where there is a GGUF adapter.
+    engine: Literal["embedded", "transformers"] | None = None
+    #: At most so many of the questions held out.
+    limit: int = Field(default=500, ge=1)
+    #: 0 takes the likeliest token each time.
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    #: By default what ``rl`` was trained with.
+    max_tokens: int | None = Field(default=None, ge=8)
+    #: Questions under way at once.
+    batch: int = Field(default=8, ge=1)
 
 
 class ExportConfig(_Frozen):
@@ -172,6 +186,8 @@ class ExportConfig(_Frozen):
     gguf: bool = True
     #: Precision of the GGUF adapter.
     dtype: Literal["f32", "f16"] = "f16"
+    #: The base model's name on the Hub, for the model card. By default the catalogue's.
+    base_model: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
 
 
 class TrainConfig(_Frozen):

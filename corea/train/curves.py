@@ -17,14 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corea.confidence.protocol import DIGIT_VALUES
-from corea.errors import CoreaError, InputError
+from corea.errors import InputError, TrainingStopped
 from corea.train.rewards import Floats
 
 Row = dict[str, float | None]
-
-
-class TrainingStopped(CoreaError):
-    """Going on would only spoil the model. The last checkpoint is from before."""
 
 
 def step_metrics(correct: Floats, stated: Floats, *, group: int) -> dict[str, float]:

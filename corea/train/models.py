@@ -98,6 +98,12 @@ def decoder(tokenizer: Any) -> Callable[[Sequence[int]], str]:
     return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
+def ends_of(base: Base) -> set[int]:
+    """The tokens that end a reply."""
+    of = base.model.generation_config.eos_token_id
+    return {base.tokenizer.eos_token_id, *(() if of is None else (of,) if isinstance(of, int) else of)}
+
+
 def folder_of(base: str, cache: Path) -> Path:
     """The folder transformers loads: the one named, or the one at ``cache``, made of the GGUF file if need be."""
     named = Path(base).expanduser()
@@ -112,6 +118,17 @@ def config_of(folder: Path) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(folder)
+
+
+def hush() -> None:
+    """No bars of transformers' own, and none of the warnings that our libraries give one another."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore", UserWarning)
 
 
 def gpu_has_bf16() -> bool:

@@ -1,49 +1,110 @@
 """A whole run, stage by stage: what one leaves, the next takes up. Each can be run alone, and goes on where it was.
 
 Under ``output``: ``base/`` (a GGUF base as transformers keeps it), ``rollouts.jsonl``, ``warmup/adapter``,
-``rl/adapter`` with ``rl/curves.parquet``, ``adapter.gguf``. Knows the order, and nothing of how a stage works.
+``rl/adapter`` with ``rl/curves.parquet`` and its model card, ``calibrate/outcomes.parquet``, ``held-out.jsonl``,
+``report.json`` and ``report.md``, ``map.json``, ``tier.toml``, ``adapter.gguf``. Knows the order, and nothing of how a
+stage works, nor of terminals.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Protocol
 
+from corea.batch.rows import Question
 from corea.errors import InputError
-from corea.train import data, export, models, rl, rollouts, warmup
+from corea.train import calibrate, card, data, export, models, record, report, rl, rollouts, served, warmup
 from corea.train.config import TrainConfig
 from corea.train.models import Base
+from corea.train.report import Report
+from corea.train.stages import STAGES, Stage
 
-Stage = Literal["rollouts", "warmup", "rl", "export"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
+
+class Counter(Protocol):
+    """Shows how many of how many are done, from ``start`` on until its stack ends."""
+
+    def start(self, total: int, already: int, /) -> None: ...
+
+    def advance(self) -> None: ...
+
+
+class _Uncounted:
+    def start(self, total: int, already: int) -> None:
+        pass
+
+    def advance(self) -> None:
+        pass
 
 
 class Run:
     """One configuration with its questions. The base model is loaded by the first stage that needs it."""
 
-    def __init__(self, config: TrainConfig, *, tell: Callable[[str], None]) -> None:
-        """Reads the questions. Raises :class:`InputError` that names the first thing wrong with them."""
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        tell: Callable[[str], None],
+        counting: Callable[[ExitStack, str], Counter] = lambda _, __: _Uncounted(),
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Reads the questions. ``counting`` makes what shows a count of the things it is told.
+
+        Raises :class:`InputError` that names the first thing wrong with the questions.
+        """
         self._config = config
         self._tell = tell
+        self._counting = counting
+        self._clock = clock
+        self._now = now
         self._data = data.load(config.data)
-        tell(self._data.decontaminated.summary)
+        tell(self._data.summary)
 
-    async def stages(self, wanted: Sequence[Stage] = STAGES) -> None:
+    def stages(self, wanted: Sequence[Stage] = STAGES) -> None:
         """The stages named, in their order. Raises :class:`InputError` for one whose forerunner has not run."""
+        # Not a coroutine: an event loop would keep Ctrl-C from a training step.
         for stage in STAGES:
             if stage in wanted:
                 self._tell(f"{stage} …")
-                await self._stage(stage)
+                with record.timed(self._config.output / "stages.json", stage, clock=self._clock):
+                    self._stage(stage)
 
-    async def _stage(self, stage: Stage) -> None:
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """The figures before and after, None where nothing was measured."""
+        return report.read(self._config.output)
+
+    @property
+    def made(self) -> dict[str, Path]:
+        """What there is now, by what it is."""
+        places = {
+            "adapter for vLLM, with its model card": "rl/adapter",
+            "adapter for the embedded tier": "adapter.gguf",
+            "confidence map": "map.json",
+            "the tier, for corea.toml": "tier.toml",
+            "report": "report.md",
+            "outcomes": "calibrate/outcomes.parquet",
+            "curves": "rl/curves.parquet",
+        }
+        found = {what: self._config.output / place for what, place in places.items()}
+        return {what: path for what, path in found.items() if path.exists()}
+
+    def _stage(self, stage: Stage) -> None:
         if stage == "rollouts":
-            await self._sample()
+            asyncio.run(self._sample())
         elif stage == "warmup":
             self._warm_up()
         elif stage == "rl":
             self._reinforce()
+        elif stage == "calibrate":
+            self._calibrate()
         else:
             self._export()
 
@@ -55,15 +116,22 @@ class Run:
             return await self._sampled(source)
 
     async def _sampled(self, source: rollouts.Source) -> list[rollouts.Rollout]:
-        made = await rollouts.run(
-            self._config,
-            self._data.train,
-            source,
-            journal=self._config.output / "rollouts.jsonl",
-            fingerprint=self._fingerprint("rollouts"),
-            on_start=lambda wanted, there: self._tell(f"{wanted} replies wanted, {there} there already"),
-            on_row=lambda _: None,
-        )
+        with ExitStack() as shown:
+            counter = self._counting(shown, "replies")
+
+            def start(wanted: int, there: int) -> None:
+                self._tell(f"{wanted} replies wanted, {there} there already")
+                counter.start(wanted, there)
+
+            made = await rollouts.run(
+                self._config,
+                self._data.train,
+                source,
+                journal=self._config.output / "rollouts.jsonl",
+                fingerprint=self._fingerprint("rollouts"),
+                on_start=start,
+                on_row=lambda _: counter.advance(),
+            )
         rates = rollouts.pass_rates(made).values()
         never, always = (sum(rate == end for rate in rates) for end in (0.0, 1.0))
         self._tell(
@@ -101,18 +169,87 @@ class Run:
             fingerprint=self._fingerprint("rollouts", "warmup", "rl"),
         )
 
+    def _calibrate(self) -> None:
+        settings = self._config.calibrate
+        questions = calibrate.chosen(self._data.held_out, settings.limit, seed=self._config.seed)
+        engine = settings.engine or ("embedded" if self._served_as_gguf else "transformers")
+        both = served.embedded(self._config, self._gguf()) if engine == "embedded" else self._in_this_process()
+        made = asyncio.run(self._measured(questions, both, engine))
+        if made.fit is None:
+            self._tell(f"no confidence map: {made.no_fit}")
+        elif made.fit.note:
+            self._tell(f"note: {made.fit.note}")
+
+    async def _measured(self, questions: Sequence[Question], both: served.Served, engine: str) -> Report:
+        with ExitStack() as shown:
+            counter = self._counting(shown, "replies")
+            try:
+                outcomes = await calibrate.measure(
+                    self._config,
+                    questions,
+                    both,
+                    fingerprint=self._fingerprint("rollouts", "warmup", "rl", "calibrate"),
+                    on_start=counter.start,
+                    on_row=lambda _: counter.advance(),
+                )
+            finally:
+                await both.aclose()
+        return calibrate.concluded(self._config, outcomes, both, engine=engine, now=self._now())
+
+    def _in_this_process(self) -> served.Served:
+        adapter = self._adapter()
+        if self._config.lora.rank > 0:
+            # One copy of the weights for both: before is without the adapter.
+            load = cache(lambda: models.with_adapter(self._base(), adapter))
+            return served.transformers(
+                self._config,
+                {served.BEFORE: load, served.AFTER: load},
+                weights=adapter / "adapter_model.safetensors",
+            )
+        trained = cache(lambda: models.load_base(str(adapter), cache=adapter, bf16=models.gpu_has_bf16()))
+        weights = next(iter(sorted(adapter.glob("*.safetensors"))), adapter / "model.safetensors")
+        return served.transformers(
+            self._config, {served.BEFORE: cache(self._base), served.AFTER: trained}, weights=weights
+        )
+
     def _export(self) -> None:
-        settings = self._config.export
-        if not settings.gguf:
-            return
+        adapter = self._adapter()
+        if self._config.export.gguf:
+            self._tell(f"{self._gguf()}: name it in the tier's adapters")
+        facts = card.Facts(
+            data=self._data,
+            tests=tuple(
+                data.Source(name=file.name, questions=0, sha256=data.file_sha256(file))
+                for file in self._config.data.tests
+            ),
+            figures=self.report,
+            stages=record.read(self._config.output / "stages.json"),
+            versions=record.versions(),
+        )
+        self._tell(f"{card.write(self._config, facts, adapter)}: the model card")
+
+    def _gguf(self) -> Path:
+        """The adapter for llama.cpp, written anew: the same adapter makes the same file."""
         if self._config.lora.rank == 0:
             raise InputError(
                 "all weights were trained, so there is no adapter to export; convert rl/adapter with llama.cpp's own "
                 "convert_hf_to_gguf.py, and set export.gguf = false"
             )
-        adapter, out = self._config.output / "rl" / "adapter", self._config.output / "adapter.gguf"
-        export.to_gguf(adapter, models.config_of(self._folder()), out, dtype=settings.dtype)
-        self._tell(f"{out}: name it in the tier's adapters")
+        adapter, out = self._adapter(), self._config.output / "adapter.gguf"
+        return export.to_gguf(adapter, models.config_of(self._folder()), out, dtype=self._config.export.dtype)
+
+    def _adapter(self) -> Path:
+        """What was trained: a PEFT adapter, or all weights."""
+        adapter = self._config.output / "rl" / "adapter"
+        if not adapter.exists():
+            raise InputError(f"{adapter} is not there; run the rl stage first")
+        return adapter
+
+    @property
+    def _served_as_gguf(self) -> bool:
+        """Whether llama.cpp can serve the result as it is: a folder of a transformers model is no base for it."""
+        folder = Path(self._config.base).expanduser().is_dir()
+        return self._config.export.gguf and self._config.lora.rank > 0 and not folder
 
     def _base(self) -> Base:
         made = models.load_base(self._config.base, cache=self._config.output / "base", bf16=self._bf16)

@@ -25,7 +25,7 @@ from corea.models.openai import OpenAIModel
 from corea.streams import bounded_map
 from corea.train.config import RolloutsConfig, TrainConfig
 from corea.train.data import conversation
-from corea.train.models import Base, gguf_file
+from corea.train.models import Base, ends_of, gguf_file
 from corea.types import Message, Prompt
 
 #: Seconds for one reply of an endpoint.
@@ -203,12 +203,8 @@ def _generate(base: Base, rollouts: RolloutsConfig, jobs: Sequence[Job]) -> list
             pad_token_id=tokenizer.pad_token_id,
         )
     replies = ids[:, encoded["input_ids"].shape[1] :].tolist()
-    ends = {tokenizer.eos_token_id, *_ids(model.generation_config.eos_token_id)}
+    ends = ends_of(base)
     return [(tokenizer.decode(reply, skip_special_tokens=True), bool(ends & set(reply))) for reply in replies]
-
-
-def _ids(of: int | Sequence[int] | None) -> Sequence[int]:
-    return () if of is None else (of,) if isinstance(of, int) else of
 
 
 def _graded(job: Job, text: str, finished: bool) -> Rollout:

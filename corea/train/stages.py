@@ -1,6 +1,6 @@
-"""What all stages share: a folder each, claimed for one configuration; and what goes wrong on any of them, in words.
+"""The stages by name, and what they share: a folder each, claimed for one configuration; and what goes wrong, in words.
 
-Knows no stage.
+Knows no more of a stage than its name, and imports neither torch nor numpy: the command line needs the names.
 """
 
 from __future__ import annotations
@@ -8,15 +8,27 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, get_args
 
 from corea.errors import DiskFull, InputError
+
+Stage = Literal["rollouts", "warmup", "rl", "calibrate", "export"]
+#: In the order in which they run.
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 #: How torch and safetensors say that the disk is full; neither raises an OSError.
 _FULL = ("No space left", "PytorchStreamWriter failed", "StorageFull")
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def in_order(names: Sequence[str]) -> list[Stage]:
+    """The stages of these names as they run; all of them for none. Raises :class:`InputError` for an unknown one."""
+    if unknown := [name for name in names if name not in STAGES]:
+        raise InputError(f'no stage is called "{unknown[0]}"; there are: {", ".join(STAGES)}')
+    return [stage for stage in STAGES if stage in names or not names]
 
 
 def claim(folder: Path, fingerprint: str) -> None:

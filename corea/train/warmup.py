@@ -1,7 +1,8 @@
 """The ``warmup`` stage: supervised, on the model's own replies, rewritten so that they end as the protocol wants.
 
-Only the two last lines are learned: the reasoning is the model's own already, and stays so. The digit is drawn from
-what k samples say of the question's pass rate, so that it is right on average and every digit occurs.
+Only the two last lines are learned, as the reasoning is the model's own already; ``warmup.learn = "reply"`` learns it
+all. The digit is drawn from what k samples say of the question's pass rate, so that it is right on average and every
+digit occurs.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,7 @@ def lessons(
             elif (lesson := rewritten(by_id[id], rollout, drawn_digit(right, len(own), rng))) is None:
                 without_answer += 1
             elif taken < warmup.replies:
-                rows.append(lesson)
+                rows.append(replace(lesson, learned_from=0) if warmup.learn == "reply" else lesson)
                 taken += 1
     if not rows:
         raise InputError(

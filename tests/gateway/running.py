@@ -15,6 +15,7 @@ from corea.cascade import Recorder
 from corea.confidence import Verbalized
 from corea.gateway.app import Gateway
 from corea.gateway.auth import Authorizer
+from corea.gateway.served import Observer
 from corea.gateway_config import GatewayConfig
 from corea.models.scripted import ScriptedModel, Step, scripted_answer
 from corea.prices import FixedPrice
@@ -83,12 +84,13 @@ def serving(
     authorizer: Authorizer | None = None,
     cascade: Any = None,
     recorder: Recorder | None = None,
+    observer: Observer | None = None,
     **settings: Any,
 ) -> Iterator[Running]:
     """``recorder`` keeps the traces in place of a ledger in memory."""
     ledger = Kept()
     built = Cascade(tiers or (small(), large()), ledger=recorder or ledger, fingerprint="f00d", **(cascade or {}))
-    gateway = Gateway(built, GatewayConfig(**settings), authorizer=authorizer, feedback=ledger)
+    gateway = Gateway(built, GatewayConfig(**settings), authorizer=authorizer, feedback=ledger, observer=observer)
     config = uvicorn.Config(gateway, host="127.0.0.1", port=0, log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -5,6 +5,7 @@ import json
 import logging
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,48 @@ def test_a_rotated_key_stays_the_same_and_its_old_secret_ends_after_the_grace(le
     assert [id_of(asked, secret) for secret in (first, second, third)] == [None, None, made.id]
 
 
+def test_a_changed_key_is_the_same_one_and_what_is_not_named_stays(ledger: Ledger) -> None:
+    limits = Limits(requests_per_minute=5, tokens_per_minute=6, month_nano_usd=7)
+    made, secret = keys.create(ledger, PEPPER, name="ann", limits=limits, profiles=("fast",), task="law")
+    changed = keys.change(
+        ledger, "ann", {"requests_per_minute": 50, "tokens_per_minute": None, "profiles": ("fast", "slow")}
+    )
+    assert changed == replace(made, limits=Limits(requests_per_minute=50, month_nano_usd=7), profiles=("fast", "slow"))
+    assert keys.change(ledger, made.id, {"profiles": None, "task": None, "day_nano_usd": 9}) == replace(
+        changed, profiles=None, task=None, limits=replace(changed.limits, day_nano_usd=9)
+    )
+    assert id_of(store(ledger, Clock()), secret) == made.id
+
+
+def test_every_replica_goes_by_the_change_after_the_time_to_live(ledger: Ledger) -> None:
+    _, secret = keys.create(ledger, PEPPER, name="ann", limits=Limits(requests_per_minute=5))
+    clock = Clock()
+    replicas = [store(ledger, clock) for _ in range(2)]
+
+    def seen() -> list[int | None]:
+        found = [asyncio.run(replica.authorize(secret)) for replica in replicas]
+        return [key.limits.requests_per_minute for key in found if key]
+
+    assert seen() == [5, 5]
+    keys.change(ledger, "ann", {"requests_per_minute": 1})
+    clock.now += 9.0
+    assert seen() == [5, 5]
+    clock.now += 1.0
+    assert seen() == [1, 1]
+
+
+def test_a_revoked_key_is_not_changed_and_an_expired_one_may_live_on(ledger: Ledger) -> None:
+    clock = Clock()
+    made, secret = keys.create(ledger, PEPPER, name="ann", expires_at_unix_s=1_001.0, clock=clock)
+    clock.now = 1_001.0
+    assert id_of(store(ledger, clock), secret) is None
+    keys.change(ledger, "ann", {"expires_at_unix_s": 2_000.0})
+    assert id_of(store(ledger, clock), secret) == made.id
+    stored.revoke(ledger, "ann", at_unix_s=1.0)
+    with pytest.raises(LedgerError, match="no key 'ann' works in .*; there is none"):
+        keys.change(ledger, "ann", {"expires_at_unix_s": None})
+
+
 def test_when_a_key_was_used_is_noted_to_the_hour(ledger: Ledger) -> None:
     clock = Clock()
     _, secret = keys.create(ledger, PEPPER, name="ann", clock=clock)
@@ -258,6 +301,10 @@ def test_a_key_is_made_listed_rotated_and_revoked_on_the_command_line(corea: Any
     listed: list[dict[str, Any]] = json.loads(corea("keys", "list", "--json")[0])
     assert (listed[0]["name"], listed[0]["works"], listed[0]["profiles"]) == ("ann", True, ["fast"])
     assert listed[0]["limits"]["day_nano_usd"] == 1_500_000_000
+    told = corea("keys", "change", "ann", "--rpm", "90", "--lift", "profile", "--lift", "expires")[0]
+    assert told == f'"ann" ({listed[0]["id"]}): profiles all; limits 90 rpm, $1.50 a day; works: yes\n'
+    changed = json.loads(corea("keys", "change", "ann", "--rpm", "60", "--profile", "fast", "--json")[0])
+    assert (changed["profiles"], changed["limits"]["requests_per_minute"]) == (["fast"], 60)
     again = json.loads(corea("keys", "rotate", "ann", "--grace", "1h", "--json")[0])
     assert (again["id"], again["key"] == secret) == (listed[0]["id"], False)
     assert corea("keys", "revoke", "ann")[0] == f'"ann" ({listed[0]["id"]}) is revoked\n'
@@ -274,6 +321,10 @@ def test_a_key_is_made_listed_rotated_and_revoked_on_the_command_line(corea: Any
         (("create", "--name", "a", "--expires", "soon"), "--expires: 'soon' is no time; write for example 90m"),
         (("create", "--name", "a", "--spend-usd-per-day", "-1"), "is no budget; write dollars, more than 0"),
         (("create", "--name", "a", "--spend-usd-per-day", "nan"), "is no budget; write dollars, more than 0"),
+        (("change", "nobody"), "nothing to change; say what, for example --rpm 60 or --lift rpm"),
+        (("change", "nobody", "--rpm", "1", "--lift", "rpm"), "--rpm is set and lifted at once; choose one"),
+        (("change", "nobody", "--rpm", "1"), "there is none; make one: corea keys create"),
+        (("change", "nobody", "--spend-usd-per-month", "inf"), "is no budget; write dollars, more than 0"),
         (("revoke", "nobody"), "there is none; make one: corea keys create"),
     ],
 )

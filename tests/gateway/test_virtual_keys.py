@@ -66,6 +66,20 @@ def test_the_requests_of_a_minute_are_counted(running: Running, ledger: Ledger) 
     assert secret not in refused.text
 
 
+def test_a_key_that_is_changed_while_the_gateway_runs_is_held_to_its_new_limits(ledger: Ledger) -> None:
+    with serving(authorizer=VirtualKeys(ledger, PEPPER, ttl_s=0.0), recorder=ledger) as running:
+        secret = key(ledger, limits=Limits(requests_per_minute=1))
+        assert [ask(running, secret).status_code for _ in range(2)] == [200, 429]
+        keys.change(ledger, "ann", {"requests_per_minute": 2})
+        assert [ask(running, secret).status_code for _ in range(2)] == [200, 429], "the first request counts too"
+        keys.change(ledger, "ann", {"requests_per_minute": None, "profiles": ("small",), "task": "maths"})
+        assert ask(running, secret).status_code == 403
+        assert ask(running, secret, "small").status_code == 200
+        assert list_traces(ledger)[0].task == "maths"
+        keys.change(ledger, "ann", {"day_nano_usd": 1, "profiles": None})
+        assert ask(running, secret).status_code == 429, "what was spent before the limit counts"
+
+
 def test_money_is_charged_with_the_trace_until_the_day_is_spent(running: Running, ledger: Ledger) -> None:
     first = ask(running, key(ledger, limits=Limits(day_nano_usd=10**9)))
     (row,) = list_traces(ledger)

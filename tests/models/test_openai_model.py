@@ -29,7 +29,8 @@ from corea.errors import (
     UpstreamTimeout,
 )
 from corea.models.base import Model
-from corea.models.openai import OpenAIModel, pause_before_retry
+from corea.models.openai import OpenAIModel
+from corea.models.retrying import pause_before_retry
 from corea.types import Message, Prompt, Reply, Usage
 from faults.endpoint import TEXT, Fault, FaultyEndpoint, served_from_a_thread, status
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corea.confidence.protocol import DIGIT_VALUES
-from corea.errors import InputError
+from corea.errors import InputError, TrainingStopped
 from corea.evaluate.metrics import Resamples, rank, signal_metrics
-from corea.train.curves import Curves, TrainingStopped, Watch, auroc, ece, line, step_metrics
+from corea.train.curves import Curves, Watch, auroc, ece, line, step_metrics
 
 NAN = float("nan")
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from corea.batch.rows import Question
 from corea.confidence.protocol import INLINE_PROMPT
 from corea.errors import InputError
-from corea.train.config import DataConfig, TaskConfig
+from corea.train import data
+from corea.train.config import DataConfig, TaskConfig, TrainConfig
 from corea.train.data import conversation, load, made_by
 from corea.train.decontaminate import COMMON, decontaminate
 from corea.train.difficulty import MOST, mixed, plain
@@ -179,3 +180,25 @@ def test_a_plain_order_asks_everything_once_before_it_repeats() -> None:
     order = plain(asked, length=12, rng=random.Random(0))
     assert len(order) == 12
     assert sorted(one.id for one in order[:5]) == sorted(one.id for one in order[5:10]) == ["0", "1", "2", "3", "4"]
+
+
+def test_a_text_that_is_asked_twice_is_trained_on_or_held_out_never_both(tmp_path: Path) -> None:
+    blanks = [" ", "  ", " \n "]
+    rows: list[dict[str, object]] = [
+        {"id": f"q{i}", "question": f"{i % 20} and{blanks[i // 20]}{i % 20}?", "answer": "1"} for i in range(60)
+    ]
+    loaded = load(DataConfig(questions=(write(tmp_path / "q.jsonl.gz", rows),), held_out=0.4))
+    assert len(loaded.train) + len(loaded.held_out) == 20
+    assert loaded.held_out
+    assert "40 repeated questions were left out" in loaded.summary
+    assert [(one.name, one.questions) for one in loaded.sources] == [("q.jsonl.gz", 60)]
+    data.write(loaded.held_out, tmp_path / "again.jsonl")
+    assert load(DataConfig(questions=(tmp_path / "again.jsonl",), held_out=0)).train == loaded.held_out
+
+
+def test_the_smoke_run_has_enough_questions_on_both_sides() -> None:
+    pytest.importorskip("reasoning_gym", reason="the train extra is not installed: see docs/training.md")
+    config = TrainConfig.load(Path(__file__).parents[2] / "examples" / "train-smoke.toml")
+    loaded = load(config.data)
+    assert min(len(loaded.train), len(loaded.held_out)) >= 100
+    assert not {one.question for one in loaded.train} & {one.question for one in loaded.held_out}

@@ -1,8 +1,7 @@
-"""From questions to a GGUF adapter with a model of two layers; and what is said of a stage that comes too early."""
+"""From questions to a served adapter with a model of two layers; and what is said of a stage that comes too early."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 
@@ -12,6 +11,7 @@ pytest.importorskip("torch", reason="the train extra is not installed: see docs/
 pytest.importorskip("trl", reason="the train extra is not installed: see docs/training.md")
 
 from corea.errors import InputError, UnknownModel
+from corea.evaluate.outcomes import read
 from corea.train.config import TrainConfig, parse
 from corea.train.pipeline import Run
 from train import tiny
@@ -19,23 +19,24 @@ from train import tiny
 pytestmark = pytest.mark.filterwarnings("default")
 
 
-def config(folder: Path, *, base: str | None = None) -> TrainConfig:
+def config(folder: Path, *, base: str | None = None, held_out: float = 0.2, more: str = "") -> TrainConfig:
     questions = folder / "questions.jsonl"
     rows = [{"id": f"q{i}", "question": f"{i} + 1 - {i}?", "answer": "1", "kind": "number"} for i in range(12)]
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     base = base or str(tiny.save(folder / "tiny", says=["It is 1.", "So it is 2."]))
     return parse(
         f'base = "{base}"\noutput = "{folder / "out"}"\n'
-        f'[data]\nquestions = ["{questions}"]\nheld_out = 0.2\n[lora]\nrank = 4\n'
+        f'[data]\nquestions = ["{questions}"]\nheld_out = {held_out}\n[lora]\nrank = 4\n'
         "[rollouts]\nsamples = 4\nmax_tokens = 24\nbatch = 16\n[warmup]\nbatch = 4\nlearning_rate = 1e-3\n"
-        "[rl]\nsteps = 2\nquestions = 2\nsamples = 4\nbatch = 8\nmax_tokens = 24\n",
+        f"[rl]\nsteps = 2\nquestions = 2\nsamples = 4\nbatch = 8\nmax_tokens = 24\n{more}",
         source="t",
     )
 
 
-def test_a_whole_run_ends_in_a_gguf_adapter_and_again_does_nothing_twice(tmp_path: Path) -> None:
+def test_a_whole_run_ends_in_adapters_a_report_and_a_card_and_again_does_nothing_twice(tmp_path: Path) -> None:
     settings, lines = config(tmp_path), list[str]()
-    asyncio.run(Run(settings, tell=lines.append).stages())
+    run = Run(settings, tell=lines.append)
+    run.stages()
     out = tmp_path / "out"
     assert (out / "adapter.gguf").read_bytes()[:4] == b"GGUF"
     assert (out / "rl" / "curves.parquet").exists()
@@ -44,21 +45,42 @@ def test_a_whole_run_ends_in_a_gguf_adapter_and_again_does_nothing_twice(tmp_pat
     assert "replies wanted, 0 there already" in told
     assert "lessons (digits 0 to 9:" in told
     assert "step 2/2" in told
+    # A folder of a transformers model is no base for llama.cpp: measured in this process, the map waits for its tier.
+    assert run.report is not None
+    assert run.report["engine"] == "transformers"
+    assert "corea eval fit" in run.report["no_fit"]
+    assert run.report["questions"] == len((out / "held-out.jsonl").read_text(encoding="utf-8").splitlines())
+    assert read(out / "calibrate" / "outcomes.parquet").tiers == ("base", "trained")
+    card = (out / "rl" / "adapter" / "README.md").read_text(encoding="utf-8")
+    assert "| right (pass@1) |" in card
+    assert str(tmp_path) not in card.split("## Before and after")[0]
+    assert json.loads((out / "stages.json").read_text(encoding="utf-8"))["rl"]["wall_s"] > 0
     lines.clear()
-    asyncio.run(Run(settings, tell=lines.append).stages(["rollouts", "export"]))
+    Run(settings, tell=lines.append).stages(["rollouts", "export"])
     wanted = next(line for line in lines if "there already" in line).split()
     assert wanted[0] == wanted[3]
 
 
 @pytest.mark.parametrize(
-    "stage, told", [("warmup", "run the rollouts stage first"), ("rl", "run the warmup stage first")]
+    "stage, told",
+    [
+        ("warmup", "run the rollouts stage first"),
+        ("rl", "run the warmup stage first"),
+        ("calibrate", "run the rl stage first"),
+        ("export", "run the rl stage first"),
+    ],
 )
 def test_a_stage_that_comes_too_early_says_what_comes_first(tmp_path: Path, stage: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
-        asyncio.run(Run(config(tmp_path, base="tiny"), tell=lambda _: None).stages([stage]))  # type: ignore[list-item]
+        Run(config(tmp_path, base="tiny"), tell=lambda _: None).stages([stage])  # type: ignore[list-item]
+
+
+def test_without_held_out_questions_nothing_is_measured_and_the_setting_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"set data\.held_out above 0"):
+        Run(config(tmp_path, base="tiny", held_out=0), tell=lambda _: None).stages(["calibrate"])
 
 
 def test_a_base_that_is_not_there_is_named(tmp_path: Path) -> None:
     settings = config(tmp_path, base=str(tmp_path / "none.gguf"))
     with pytest.raises(UnknownModel, match=r"none\.gguf"):
-        asyncio.run(Run(settings, tell=lambda _: None).stages(["rollouts"]))
+        Run(settings, tell=lambda _: None).stages(["rollouts"])

@@ -15,11 +15,11 @@ torch = pytest.importorskip("torch", reason="the train extra is not installed: s
 pytest.importorskip("trl", reason="the train extra is not installed: see docs/training.md")
 
 from corea.batch.rows import Question
-from corea.errors import DiskFull, InputError
+from corea.errors import DiskFull, InputError, TrainingStopped
 from corea.train import rl
 from corea.train.advantages import CONFIDENCE, FRAME, REASONING, token_roles
 from corea.train.config import TrainConfig, parse
-from corea.train.curves import Row, TrainingStopped
+from corea.train.curves import Row
 from corea.train.models import decoder
 from corea.train.replies import protocol_form
 from corea.train.stages import told

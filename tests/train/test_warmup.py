@@ -66,6 +66,20 @@ def sampled(settings: TrainConfig, source: Source, *, fingerprint: str = "f") ->
     return made, rows
 
 
+def test_the_whole_reply_is_learned_where_that_is_wanted_and_its_lines_alone_otherwise() -> None:
+    own = [Rollout(id="q1", sample=i, text="1 and 1 is 2.", correct=1.0, finished=True) for i in range(4)]
+    base = tiny.base()
+    lines, reply = (
+        encoded(lessons(QUESTIONS, own, WarmupConfig(learn=learn, replies=1), rng=random.Random(0)).rows[0], base)
+        for learn in ("lines", "reply")
+    )
+    assert lines["input_ids"] == reply["input_ids"]
+    assert lines["digit_back"] == reply["digit_back"]
+    learned = [base.tokenizer.decode(one["input_ids"][-one["learned"] :]) for one in (lines, reply)]
+    assert learned[0].lstrip().startswith("Answer: 2\nConfidence: ")
+    assert learned[1].startswith("1 and 1 is 2.\nAnswer: 2")
+
+
 def test_an_endpoint_is_asked_k_times_a_question_and_graded(tmp_path: Path) -> None:
     model = ScriptedModel("m", replies=reply_to, record=True)
     made, _ = sampled(config(tmp_path), from_model(model, config(tmp_path).rollouts))

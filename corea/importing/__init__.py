@@ -1,0 +1,1 @@
+"""Other tools' configurations, read as ours. Knows their files, and neither a network nor a running server."""
