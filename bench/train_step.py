@@ -46,6 +46,7 @@ def measure() -> list[Figure]:
 
     ours, stock, ratio = paired(lambda: once("ours"), lambda: once("stock"), rounds=ROUNDS)
     memory = {which: median(values[1:]) for which, values in peaks.items()}
+    spread = {which: f"{min(values[1:]):.0f} to {max(values[1:]):.0f}" for which, values in peaks.items()}
     load = f"; load of the machine {os.getloadavg()[1]:.1f}"
     return [
         Figure(
@@ -58,7 +59,8 @@ def measure() -> list[Figure]:
             name="peak memory of training ÷ stock TRL GRPO",
             value=memory["ours"] / memory["stock"],
             limit=1.02,
-            detail=f"{memory['ours']:.0f} MiB and {memory['stock']:.0f} MiB",
+            detail=f"{memory['ours']:.0f} MiB ({spread['ours']}) and {memory['stock']:.0f} MiB ({spread['stock']}), "
+            f"medians of {ROUNDS} rounds",
         ),
     ]
 

@@ -31,6 +31,8 @@ from corea.identity import asks_in_a_second_turn, hashes_of, shapes_of, signal_o
 from corea.models.base import Model
 from corea.models.breaker import Breaker, BreakerSettings
 from corea.policy.certificate import Certificate, check_applies, load
+from corea.policy.ladder_certificate import check_ladder_applies, is_ladder
+from corea.policy.ladder_certificate import load as load_ladder
 from corea.tier import Tier
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def tiers_of(config: Config, *, to_measure: bool = False) -> tuple[Tier, ...]:
         config = config.with_threshold(1.0)
     last = config.tiers[-1]
     models = {tier.name: _model(tier) for tier in config.tiers}
-    certificates = {tier.name: _certificate(config, tier) for tier in config.tiers}
+    certificates = _of_ladder(config) or {tier.name: _certificate(config, tier) for tier in config.tiers}
     if not to_measure:
         for tier in config.tiers:
             _check_map(config, tier)
@@ -86,13 +88,37 @@ def estimator_of(config: ConfidenceConfig) -> Estimator:
     return estimator(f"{config.estimator}_followup" if asks_in_a_second_turn(config) else config.estimator)
 
 
+def _of_ladder(config: Config) -> dict[str, Certificate | None]:
+    """What one certificate of all tiers together says of each, once it is sure that it applies; empty without one."""
+    named = [tier.certificate for tier in config.tiers[:-1]]
+    ladders = [path for path in dict.fromkeys(named) if path is not None and is_ladder(path)]
+    if not ladders:
+        return {}
+    if len(set(named)) > 1:
+        raise ConfigError(
+            f"{ladders[0]} promises for all tiers together; name it as the certificate of each tier but the last",
+            field="tiers",
+        )
+    certificate = load_ladder(ladders[0])
+    models, prompts = hashes_of(shapes_of(config).values())
+    check_ladder_applies(
+        certificate,
+        models_hash=models,
+        prompts_hash=prompts,
+        signals=tuple(signal_of(tier.confidence) for tier in config.tiers[:-1]),
+        source=str(ladders[0]),
+    )
+    found: dict[str, Certificate | None] = {config.tiers[-1].name: None}
+    return found | {tier.name: certificate.of_tier(index) for index, tier in enumerate(config.tiers[:-1])}
+
+
 def _certificate(config: Config, tier: TierConfig) -> Certificate | None:
     """The tier's certificate, once it is sure that it applies here."""
     if tier.certificate is None:
         return None
     if len(config.tiers) != 2:
         raise ConfigError(
-            f"a certificate is for two tiers, not {len(config.tiers)}; give this one a threshold, or take a tier out",
+            f"a certificate is for two tiers, not {len(config.tiers)}; certify all as a whole with: corea eval ladder",
             field=f"tiers.{tier.name}.certificate",
         )
     certificate = load(tier.certificate)

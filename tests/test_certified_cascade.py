@@ -29,6 +29,8 @@ from corea.identity import hashes_of, shapes_of, signal_of
 from corea.models.scripted import ScriptedModel, Step, mistaken, scripted_answer, scripted_reply
 from corea.policy.certificate import Certificate, Certified, Promise, dump
 from corea.policy.explain import explain_trace
+from corea.policy.ladder_certificate import CertifiedLadder, LadderCertificate, Rung
+from corea.policy.ladder_certificate import dump as dump_ladder
 from corea.tier import AS_CONFIGURED, Sampling, Tier, warn_once
 from corea.types import Message, Prompt, Reason, Request, Trace
 
@@ -432,6 +434,50 @@ def test_a_certificate_is_for_two_tiers(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="tiers.small.certificate: a certificate is for two tiers, not 3"):
         tiers_of(three)
+
+
+def three_tiers(*judged: str) -> Config:
+    named = zip(("small", "middle"), judged, strict=True)
+    tiers = "".join(f'[[tiers]]\nname = "{name}"\nmodel = "m"\n{ENDPOINT}{own}\n' for name, own in named)
+    return parse(f'{tiers}[[tiers]]\nname = "large"\nmodel = "l"\n{ENDPOINT}', source="corea.toml")
+
+
+def ladder_for(made: Config, path: Path) -> str:
+    """A ladder's certificate for this very cascade, named as a tier would name it: small at 0.9, middle not asked."""
+    models, prompts = hashes_of(shapes_of(made).values())
+    certified = CertifiedLadder(
+        rungs=(Rung(tier="small", threshold=0.9, tie_fraction=0.25), Rung(tier="middle", threshold=None)), last="large",
+        n=600, max_drop=0.02, delta=0.05, harm=3, gain=1, drop=2 / 600, expected_saving=0.4,
+        expected_shares=(0.5, 0.0, 0.5), p_value=0.01,
+    )  # fmt: skip
+    certificate = LadderCertificate(
+        certified=certified, tiers=certified.tiers, signals={"small": "logprob", "middle": "logprob"},
+        models_hash=models, prompts_hash=prompts, data_hash="d", created_at=AT,
+    )  # fmt: skip
+    dump_ladder(certificate, path)
+    return f'certificate = "{path}"'
+
+
+def test_a_ladders_certificate_gives_each_tier_its_threshold(tmp_path: Path) -> None:
+    judged = ladder_for(three_tiers("threshold = 0.5", "threshold = 0.5"), tmp_path / "ladder.json")
+    small, middle, large = tiers_of(three_tiers(judged, judged))
+    assert small.certificate is not None
+    assert middle.certificate is not None
+    found = [tier.certificate.for_task(None) for tier in (small, middle) if tier.certificate]
+    assert [(one.threshold, one.tie_fraction) for one in found if one] == [(0.9, 0.25), (None, 1.0)]
+    assert large.certificate is None
+
+
+def test_a_ladders_certificate_on_one_tier_alone_is_refused(tmp_path: Path) -> None:
+    judged = ladder_for(three_tiers("threshold = 0.5", "threshold = 0.5"), tmp_path / "ladder.json")
+    with pytest.raises(ConfigError, match="promises for all tiers together; name it as the certificate of each tier"):
+        tiers_of(three_tiers(judged, "threshold = 0.5"))
+
+
+def test_a_ladders_certificate_is_void_once_a_model_changes(tmp_path: Path) -> None:
+    judged = ladder_for(three_tiers("threshold = 0.5", "threshold = 0.5"), tmp_path / "ladder.json")
+    with pytest.raises(InputError, match="ladder.json"):
+        tiers_of(three_tiers(judged, f"{judged}\ntemperature = 0.7"))
 
 
 @pytest.mark.parametrize(

@@ -40,16 +40,19 @@ def train(
         from corea.train.config import TrainConfig
         from corea.train.models import hush
         from corea.train.pipeline import Run
+        from corea.train.record import is_first
 
         hush()
     settings = TrainConfig.load(config)
     wanted = in_order(stage or ())
     try:
-        run = Run(settings, tell=remark, counting=_counter)
+        run = Run(settings, tell=remark if is_first() else _silent, counting=_counter)
         run.stages(wanted)
     except KeyboardInterrupt:
         remark(f"what was done so far is in {settings.output}; the same command goes on from the last checkpoint there")
         raise
+    if not is_first():
+        return
     figures, made = run.report, run.made
     if json:
         print_json({"stages": wanted, "report": figures, "made": made, "output": settings.output})
@@ -58,6 +61,10 @@ def train(
         _show(figures)
     for what, path in made.items():
         typer.echo(f"{what}: {path}")
+
+
+def _silent(line: str) -> None:
+    """Of several processes, one tells."""
 
 
 def _show(figures: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ stage works, nor of terminals.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -68,8 +69,12 @@ class Run:
         tell(self._data.summary)
 
     def stages(self, wanted: Sequence[Stage] = STAGES) -> None:
-        """The stages named, in their order. Raises :class:`InputError` for one whose forerunner has not run."""
+        """The stages named, in their order. Raises :class:`InputError` for one whose forerunner has not run.
+
+        And, where several processes work together, for one that is not theirs.
+        """
         # Not a coroutine: an event loop would keep Ctrl-C from a training step.
+        _check_processes(wanted)
         for stage in STAGES:
             if stage in wanted:
                 self._tell(f"{stage} …")
@@ -275,3 +280,13 @@ class Run:
 
     def _fingerprint(self, *stages: str) -> str:
         return f"{self._config.fingerprint(*stages)}-{self._data.hash}"
+
+
+def _check_processes(wanted: Sequence[Stage]) -> None:
+    """Of several processes each would write the same file, but where the trainer keeps them in step."""
+    alone = [stage for stage in wanted if stage not in ("warmup", "rl")]
+    if alone and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"the {alone[0]} stage is for one process; run it without accelerate launch: "
+            f"corea train CONFIG.toml --stage {alone[0]}"
+        )

@@ -20,13 +20,13 @@ def timed(file: Path, stage: str, *, clock: Callable[[], float]) -> Iterator[Non
     try:
         yield
     finally:
-        kept = dict(read(file))
-        before = float(kept.get(stage, {}).get("wall_s", 0.0))
-        kept[stage] = {"wall_s": before + clock() - started, "device": device()}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.name}.{os.getpid()}")
-        partial.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-        partial.replace(file)
+        if is_first():
+            _add(file, stage, clock() - started)
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and tells: of several, the first; alone, this one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def read(file: Path) -> Mapping[str, Any]:
@@ -56,3 +56,13 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _add(file: Path, stage: str, elapsed_s: float) -> None:
+    kept = dict(read(file))
+    before = float(kept.get(stage, {}).get("wall_s", 0.0))
+    kept[stage] = {"wall_s": before + elapsed_s, "device": device()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
+    partial.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    partial.replace(file)

@@ -63,6 +63,8 @@ def train(
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
     trainer.save_model(str(folder / "adapter"))
+    # The next stage of the same launch reads it.
+    trainer.accelerator.wait_for_everyone()
 
 
 class _Supervised(Trainer):

@@ -14,6 +14,7 @@ from corea.errors import InputError, UnknownModel
 from corea.evaluate.outcomes import read
 from corea.train.config import TrainConfig, parse
 from corea.train.pipeline import Run
+from corea.train.stages import Stage
 from train import tiny
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -84,3 +85,14 @@ def test_a_base_that_is_not_there_is_named(tmp_path: Path) -> None:
     settings = config(tmp_path, base=str(tmp_path / "none.gguf"))
     with pytest.raises(UnknownModel, match=r"none\.gguf"):
         Run(settings, tell=lambda _: None).stages(["rollouts"])
+
+
+@pytest.mark.parametrize("stage", ["rollouts", "calibrate", "export"])
+def test_a_stage_that_writes_one_file_refuses_to_run_in_several_processes(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(config(tmp_path, base="nothing is loaded"), tell=lambda _: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=f"the {stage} stage is for one process.*--stage {stage}"):
+        run.stages(["warmup", stage])
+    assert not (tmp_path / "out" / "warmup").exists()
