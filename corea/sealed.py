@@ -29,3 +29,25 @@ def write(path: Path, body: Mapping[str, Any]) -> None:
     except OSError as exc:
         partial.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {exc.strerror or exc}; choose another --out") from exc
+
+
+def read(
+    path: Path, *, version: int, mark: Mapping[str, str], nothing: str, make: str, again: str
+) -> tuple[dict[str, Any], Any]:
+    """The body, and the checksum that it states. Whether that fits is for the caller to see, who knows the whole body.
+
+    ``mark``: what the body says of its kind. Raises :class:`InputError` for a file that cannot be read (``make`` says
+    how to have one), is no JSON (``again``, how to have another), of another kind (``nothing``) or a newer version.
+    """
+    try:
+        body = json.loads(path.read_bytes())
+    except OSError as exc:
+        raise InputError(f"{path} cannot be read ({exc.strerror}); {make}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise InputError(f"{path} is damaged, it is not JSON ({exc}); {again}") from exc
+    marked = isinstance(body, dict) and all(body.get(key) == value for key, value in mark.items())
+    if not marked or not isinstance(body.get("version"), int):
+        raise InputError(f"{path} holds no {nothing}")
+    if body["version"] > version:
+        raise InputError(f"{path} is of version {body['version']}, newer than this corea; upgrade corea")
+    return body, body.pop("sha256", None)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 import struct
 from bisect import bisect_left
@@ -107,17 +106,14 @@ def save(domain: Domain, path: Path) -> None:
 
 def load(path: Path) -> Domain:
     """Read it. Raises :class:`InputError` for a file that is missing, damaged, altered, newer or another thing."""
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as exc:
-        raise InputError(f"{path} cannot be read ({exc.strerror}); {_AGAIN}") from exc
-    except (ValueError, RecursionError) as exc:
-        raise InputError(f"{path} is damaged, it is not JSON ({exc}); {_AGAIN}") from exc
-    if not isinstance(data, dict) or data.get("format") != _FORMAT or not isinstance(data.get("version"), int):
-        raise InputError(f"{path} holds no domain of questions; {_AGAIN}")
-    if data["version"] > VERSION:
-        raise InputError(f"{path} is of version {data['version']}, newer than this corea; upgrade corea")
-    stated = data.pop("sha256", None)
+    data, stated = sealed.read(
+        path,
+        version=VERSION,
+        mark={"format": _FORMAT},
+        nothing=f"domain of questions; {_AGAIN}",
+        make=_AGAIN,
+        again=_AGAIN,
+    )
     if stated != sealed.checksum(data):
         raise InputError(f"{path} is damaged or was altered: its checksum does not fit; {_AGAIN}")
     try:

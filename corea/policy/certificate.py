@@ -5,7 +5,6 @@ Light on purpose: a cascade reads certificates without numpy. Knows no statistic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log10
@@ -130,17 +129,14 @@ def dump(certificate: Certificate, path: Path) -> None:
 
 def load(path: Path) -> Certificate:
     """Read a certificate. Raises :class:`InputError` for one that is missing, damaged, newer or altered."""
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as exc:
-        raise InputError(f"{path} cannot be read ({exc.strerror}); make a certificate with: corea certify") from exc
-    except (ValueError, RecursionError) as exc:
-        raise InputError(f"{path} is damaged, it is not JSON ({exc}); certify again with: corea certify") from exc
-    if not isinstance(data, dict) or not isinstance(data.get("version"), int):
-        raise InputError(f"{path} holds no certificate; make one with: corea certify")
-    if data["version"] > VERSION:
-        raise InputError(f"{path} is of version {data['version']}, newer than this corea; upgrade corea")
-    stated = data.pop("sha256", None)
+    data, stated = sealed.read(
+        path,
+        version=VERSION,
+        mark={},
+        nothing="certificate; make one with: corea certify",
+        make="make a certificate with: corea certify",
+        again="certify again with: corea certify",
+    )
     certificate = _validated(Certificate, data, path)
     if stated != sealed.checksum(_body(certificate)):
         raise InputError(

@@ -144,17 +144,14 @@ def is_ladder(path: Path) -> bool:
 def load(path: Path) -> LadderCertificate:
     """Read a ladder's certificate. Raises :class:`InputError` for one that is missing, damaged, newer or altered."""
     again = "certify again with: corea eval ladder"
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as exc:
-        raise InputError(f"{path} cannot be read ({exc.strerror}); make one with: corea eval ladder --out") from exc
-    except (ValueError, RecursionError) as exc:
-        raise InputError(f"{path} is damaged, it is not JSON ({exc}); {again}") from exc
-    if not isinstance(data, dict) or data.get("kind") != "ladder" or not isinstance(data.get("version"), int):
-        raise InputError(f"{path} holds no certificate of a ladder; make one with: corea eval ladder --out")
-    if data["version"] > VERSION:
-        raise InputError(f"{path} is of version {data['version']}, newer than this corea; upgrade corea")
-    stated = data.pop("sha256", None)
+    data, stated = sealed.read(
+        path,
+        version=VERSION,
+        mark={"kind": "ladder"},
+        nothing="certificate of a ladder; make one with: corea eval ladder --out",
+        make="make one with: corea eval ladder --out",
+        again=again,
+    )
     try:
         certificate = TypeAdapter(LadderCertificate).validate_python(data)
     except ValidationError as exc:

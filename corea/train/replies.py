@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
-from corea.confidence.protocol import DIGIT_VALUES
+from corea.confidence.protocol import DIGIT_VALUES, parse
+from corea.grading.answers import grade
 
 _LAST_LINE = re.compile(r"(?:\A|\n)(?P<line>Confidence:[ \t]{0,4}(?P<digit>[0-9]))\s*\Z")
 _ANSWER_LINE = re.compile(r"(?:\A|\n)Answer:[ \t]*\S[^\n]*\Z")
@@ -44,6 +46,12 @@ def read(text: str) -> Stated:
         digit_at=match.start("digit"),
         well_formed=_ANSWER_LINE.search(text[: match.start()]) is not None,
     )
+
+
+def is_right(text: str, gold: str, kind: Any) -> bool:
+    """Whether a reply's answer is the gold one, read as in evaluation."""
+    parsed = parse(text, kind)
+    return grade(parsed.answer or parsed.visible, gold, kind or "text")
 
 
 def protocol_form(reasoning: str, answer: str, digit: int) -> str:

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from corea.batch.rows import Question
-from corea.confidence.protocol import parse
 from corea.config import OpenAITier, api_key_of
 from corea.errors import InputError, ModelError
-from corea.grading.answers import grade
 from corea.models.base import Model
 from corea.models.embedded import EmbeddedModel, EngineSettings
 from corea.models.openai import OpenAIModel
@@ -26,6 +24,7 @@ from corea.streams import bounded_map
 from corea.train.config import RolloutsConfig, TrainConfig
 from corea.train.data import conversation
 from corea.train.models import Base, ends_of, gguf_file
+from corea.train.replies import is_right
 from corea.types import Message, Prompt
 
 #: Seconds for one reply of an endpoint.
@@ -208,8 +207,7 @@ def _generate(base: Base, rollouts: RolloutsConfig, jobs: Sequence[Job]) -> list
 
 
 def _graded(job: Job, text: str, finished: bool) -> Rollout:
-    parsed = parse(text, job.question.kind)
-    right = grade(parsed.answer or parsed.visible, job.question.gold or "", job.question.kind or "text")
+    right = is_right(text, job.question.gold or "", job.question.kind)
     return Rollout(id=job.question.id, sample=job.sample, text=text, correct=float(right), finished=finished)
 
 

@@ -16,12 +16,10 @@ import torch
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from corea.confidence.protocol import parse
-from corea.grading.answers import grade
 from corea.train.advantages import Advantages, Roles, advantages, token_roles
 from corea.train.curves import step_metrics
 from corea.train.models import Base, decoder
-from corea.train.replies import read
+from corea.train.replies import is_right, read
 from corea.train.rewards import Reward
 
 Completions = Sequence[Sequence[dict[str, str]]]
@@ -46,12 +44,6 @@ def form(completions: Completions, **_: Any) -> list[float]:
 def calibration(completions: Completions, **_: Any) -> list[float]:
     """Where the calibration score goes, once the whole group is known."""
     return [0.0] * len(completions)
-
-
-def is_right(text: str, gold: str, kind: Any) -> bool:
-    """Whether a reply's answer is the gold one, read as in evaluation."""
-    parsed = parse(text, kind)
-    return grade(parsed.answer or parsed.visible, gold, kind or "text")
 
 
 class ConfidenceTrainer(GRPOTrainer):

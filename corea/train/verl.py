@@ -24,15 +24,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from corea.batch.rows import Question
-from corea.confidence.protocol import DIGIT_VALUES, parse
+from corea.confidence.protocol import DIGIT_VALUES
 from corea.config import complaint
 from corea.errors import InputError
-from corea.grading.answers import grade
 from corea.train.advantages import CONFIDENCE, FRAME, REASONING, Advantages, Roles, advantages, token_roles
 from corea.train.config import RewardConfig
 from corea.train.data import conversation
 from corea.train.models import decoder
-from corea.train.replies import read
+from corea.train.replies import is_right, read
 from corea.train.rewards import Reward
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def verdict(ids: Sequence[int], tokenizer: Any, *, gold: str, kind: Any) -> Verd
     """Of one sampled reply. A confidence line that ends too far from the reply's end counts as not stated."""
     decode = decoder(tokenizer)
     text = decode(ids)
-    correct, stated = _is_right(text, gold, kind), read(text)
+    correct, stated = is_right(text, gold, kind), read(text)
     roles = token_roles(ids, decode)
     line_tokens = int((roles != REASONING).sum())
     if stated.digit is None or not 0 < line_tokens < _PLACES:
@@ -194,7 +193,7 @@ def compute_score(
     known = {name: value for name, value in settings.items() if name in RewardConfig.model_fields}
     chosen = RewardConfig.model_validate({"name": reward, **known}).reward
     stated = read(solution_str)
-    correct = _is_right(solution_str, ground_truth, (extra_info or {}).get("kind"))
+    correct = is_right(solution_str, ground_truth, (extra_info or {}).get("kind"))
     parts = chosen.parts(
         np.array([correct], dtype=np.float64),
         np.array([stated.confidence]),
@@ -250,11 +249,6 @@ def _moved(reward: Reward, group: Sequence[Verdict]) -> Advantages:
         group=len(group),
     )
     return advantages(reward, parts, ~np.isnan(stated), group=len(group))
-
-
-def _is_right(text: str, gold: str, kind: Any) -> bool:
-    parsed = parse(text, kind)
-    return grade(parsed.answer or parsed.visible, gold, kind or "text")
 
 
 def _shown(found: Verdict) -> dict[str, float]:
