@@ -3,12 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-train train-smoke check format lock bench clean
+.PHONY: help demo test test-train test-integrations train-smoke check format lock bench clean
 
 help:
 	@echo "make demo    fetch two small models and watch them answer 12 real questions together"
 	@echo "make test    run the tests"
 	@echo "make test-train  run the tests of training, with torch in an environment of its own"
+	@echo "make test-integrations  run the tests of the integrations, with the frameworks in an environment of their own"
 	@echo "make train-smoke  train SmolLM2-135M on small sums, from rollouts to a GGUF adapter"
 	@echo "make check   lint, types, import rules, lock file"
 	@echo "make bench   measure what the README claims"
@@ -37,6 +38,16 @@ test: .venv/installed
 test-train: .venv-train/installed
 	OMP_NUM_THREADS=1 .venv-train/bin/python -m pytest tests/train $(ARGS)
 
+# Six frameworks together ask for more, and for other versions, than COREA does: they have an environment of their own.
+.venv-integrations/installed: requirements-integrations.txt pyproject.toml
+	$(PYTHON) -m venv --clear --without-pip .venv-integrations
+	$(PYTHON) -m pip --python .venv-integrations/bin/python install --quiet --disable-pip-version-check --no-deps -r requirements-integrations.txt
+	$(PYTHON) -m pip --python .venv-integrations/bin/python install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+test-integrations: .venv-integrations/installed
+	.venv-integrations/bin/python -m pytest tests/integrations $(ARGS)
+
 train-smoke: .venv-train/installed
 	.venv-train/bin/corea models pull smollm2-135m
 	.venv-train/bin/corea train examples/train-smoke.toml
@@ -64,4 +75,4 @@ bench: .venv/installed
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv .venv-train .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .venv-train .venv-integrations .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -73,7 +73,7 @@ def _train(which: str, folder: Path) -> dict[str, float]:
     from corea.batch.rows import Question
     from corea.train import rl
     from corea.train.config import parse
-    from corea.train.models import hush
+    from corea.train.models import hush, in_bf16
     from corea.train.trainer import ConfidenceTrainer, correct
 
     class Clock(TrainerCallback):
@@ -95,7 +95,7 @@ def _train(which: str, folder: Path) -> dict[str, float]:
         f"max_tokens = {TOKENS}\n",
         source="train_step",
     )
-    args = rl.grpo_config(config.rl, folder, seed=0)
+    args = rl.grpo_config(config.rl, folder, seed=0, bf16=in_bf16(config.precision))
     args.generation_kwargs = {"min_new_tokens": TOKENS}
     args.save_strategy, args.report_to = "no", []
     base, clock = _base(), Clock()

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from corea.catalogue import CATALOGUE
 from corea.confidence import Estimator, SelfConsistency
@@ -16,6 +19,8 @@ from corea.confidence.fitted import Fitted, read
 from corea.confidence.fitted import load as load_map
 from corea.confidence.named import estimator
 from corea.config import (
+    WAYS_TO_ASK,
+    Ask,
     BreakerConfig,
     ConfidenceConfig,
     Config,
@@ -26,16 +31,31 @@ from corea.config import (
     api_key_of,
     price_of,
 )
-from corea.errors import ConfigError, ModelFileError, UnknownModel
+from corea.errors import ConfigError, InputError, ModelFileError, UnknownModel
+from corea.guards.base import Guard
+from corea.guards.domain import Unlike
+from corea.guards.domain import load as load_domain
+from corea.guards.registry import UNLIKE, guards, labels
 from corea.identity import asks_in_a_second_turn, hashes_of, shapes_of, signal_of
 from corea.models.base import Model
 from corea.models.breaker import Breaker, BreakerSettings
+from corea.policy import order
+from corea.policy.base import Policies, Second
 from corea.policy.certificate import Certificate, check_applies, load
+from corea.policy.critical import Foreseen, check_independent
+from corea.policy.gate import Gate
+from corea.policy.gate import check_applies as check_gate_applies
+from corea.policy.gate import label as label_of_gate
+from corea.policy.gate import load as load_gate
 from corea.policy.ladder_certificate import check_ladder_applies, is_ladder
 from corea.policy.ladder_certificate import load as load_ladder
+from corea.policy.spent import Counted, Spent
+from corea.policy.tasks import load as load_tasks
+from corea.policy_config import CriticalConfig
 from corea.tier import Tier
 
 if TYPE_CHECKING:
+    from corea.ledger import Ledger
     from corea.models.retrying import RetryBudget
 
 
@@ -59,12 +79,92 @@ def tiers_of(config: Config, *, to_measure: bool = False) -> tuple[Tier, ...]:
             tier,
             models[tier.name],
             certificate=certificates[tier.name],
+            # What is measured must not have been left out.
+            gate=None if to_measure else _gate(config, tier),
             # A measurement waits for a tier that is ill; it must not leave questions out.
             breaker=None if to_measure else _breaker(tier.breaker),
             is_last=tier is last,
         )
         for tier in config.tiers
     )
+
+
+def policies_of(
+    config: Config, ledger: Ledger | None = None, *, wall_clock: Callable[[], float] = time.time
+) -> Policies:
+    """The policies by name, and whose they are. Budgets are counted in ``ledger``; without one, by this process alone.
+
+    Raises :class:`ConfigError` where the second signal of ``critical`` is none, :class:`InputError` where the file that
+    tells tasks cannot be used, :class:`LedgerError` where what was spent cannot be read.
+    """
+
+    def spent(task: str | None) -> Spent:
+        if ledger is None:
+            return Counted()
+        from corea.policy.hours import LedgerHours
+
+        return LedgerHours(ledger, task=task, wall_clock=wall_clock)
+
+    named = {
+        name: order.build(
+            name,
+            policy,
+            tiers=[tier.name for tier in config.tiers],
+            has_certificate=any(tier.certificate is not None for tier in config.tiers),
+            spent=spent,
+            second=None if policy.critical is None else _second(config, name, policy.critical),
+            wall_clock=wall_clock,
+        )
+        for name, policy in config.policies.items()
+    }
+    selectable = frozenset(name for name, policy in config.policies.items() if policy.selectable)
+    told = config.cascade.recognise
+    return Policies(
+        named=named,
+        by_task=config.tasks,
+        default=config.cascade.policy,
+        selectable=selectable,
+        recogniser=None if told is None else load_tasks(told),
+    )
+
+
+def _second(config: Config, name: str, critical: CriticalConfig) -> Second:
+    """The second signal, once it is sure that it can be read and is not the first one again."""
+    field = f"policies.{name}.critical"
+    try:
+        second = _second_signal(config, critical)
+        for tier in config.tiers[:-1]:
+            first = estimator_of(tier.confidence)
+            check_independent(_read_from(first), _read_from(second), tier=tier.name)
+            if second.ask == "inline" or second.top_logprobs > first.top_logprobs:
+                raise ConfigError(
+                    f'"{critical.estimator}" is read from the reply, which {tier.name} is not asked to write so; '
+                    "make it the tier's own signal, and name another one here",
+                    field=field,
+                )
+    except ValidationError as exc:
+        raise ConfigError(str(exc.errors()[0]["msg"]).removeprefix("Value error, "), field=field) from None
+    except InputError as exc:
+        raise ConfigError(str(exc), field=field) from exc
+    return Second(estimator=second, threshold=critical.threshold)
+
+
+def _second_signal(config: Config, critical: CriticalConfig) -> Estimator:
+    """Raises :class:`InputError` for a file that is missing, damaged or of another tier."""
+    signal = critical.estimator
+    if signal == "gate" and critical.gate is not None:
+        gate = load_gate(critical.gate)
+        for tier in config.tiers[:-1]:
+            models, prompts = hashes_of([shapes_of(config)[tier.name]])
+            check_gate_applies(gate, model=models, prompt=prompts, source=str(critical.gate))
+        return Foreseen(gate=gate)
+    assert signal != "gate"  # noqa: S101 - it has a gate, by its configuration
+    way: Ask | None = "followup" if "followup" in WAYS_TO_ASK[signal] else None
+    return estimator_of(ConfidenceConfig(**critical.model_dump(exclude={"threshold", "gate"}), ask=way))
+
+
+def _read_from(estimator: Estimator) -> tuple[str, ...]:
+    return estimator.map.signals if isinstance(estimator, Fitted) else (estimator.name,)
 
 
 def missing_models(config: Config) -> tuple[str, ...]:
@@ -88,6 +188,28 @@ def estimator_of(config: ConfidenceConfig) -> Estimator:
     return estimator(f"{config.estimator}_followup" if asks_in_a_second_turn(config) else config.estimator)
 
 
+def guards_of(tier: TierConfig) -> tuple[Guard, ...]:
+    """The guards a tier's configuration names. Raises :class:`InputError` for a domain that is missing or damaged."""
+    if tier.domain is None:
+        return guards(tier.guards)
+    return guards((*tier.guards, UNLIKE), unlike=Unlike(domain=load_domain(tier.domain)))
+
+
+def _gate(config: Config, tier: TierConfig) -> Gate | None:
+    """Raises :class:`InputError` for a gate that is missing, damaged or of another tier."""
+    if tier.gate is None:
+        return None
+    gate = load_gate(tier.gate)
+    models, prompts = hashes_of([shapes_of(config)[tier.name]])
+    check_gate_applies(gate, model=models, prompt=prompts, source=str(tier.gate))
+    return gate
+
+
+def _gate_label(config: Config, tier: TierConfig) -> str | None:
+    gate = _gate(config, tier)
+    return None if gate is None else label_of_gate(gate)
+
+
 def _of_ladder(config: Config) -> dict[str, Certificate | None]:
     """What one certificate of all tiers together says of each, once it is sure that it applies; empty without one."""
     named = [tier.certificate for tier in config.tiers[:-1]]
@@ -106,6 +228,8 @@ def _of_ladder(config: Config) -> dict[str, Certificate | None]:
         models_hash=models,
         prompts_hash=prompts,
         signals=tuple(signal_of(tier.confidence) for tier in config.tiers[:-1]),
+        guards=tuple(labels(guards_of(tier)) for tier in config.tiers[:-1]),
+        gates=tuple(_gate_label(config, tier) for tier in config.tiers[:-1]),
         source=str(ladders[0]),
     )
     found: dict[str, Certificate | None] = {config.tiers[-1].name: None}
@@ -128,6 +252,8 @@ def _certificate(config: Config, tier: TierConfig) -> Certificate | None:
         models_hash=models,
         prompts_hash=prompts,
         signal=signal_of(tier.confidence),
+        guards=labels(guards_of(tier)),
+        gate=_gate_label(config, tier),
         source=str(tier.certificate),
     )
     return certificate
@@ -148,7 +274,13 @@ def _breaker(config: BreakerConfig) -> Breaker | None:
 
 
 def _tier(
-    tier: TierConfig, model: Model, *, certificate: Certificate | None, breaker: Breaker | None, is_last: bool
+    tier: TierConfig,
+    model: Model,
+    *,
+    certificate: Certificate | None,
+    gate: Gate | None,
+    breaker: Breaker | None,
+    is_last: bool,
 ) -> Tier:
     return Tier(
         name=tier.name,
@@ -164,6 +296,8 @@ def _tier(
         temperature=tier.temperature,
         system_prompt=tier.system_prompt,
         breaker=breaker,
+        guards=() if is_last else guards_of(tier),
+        gate=gate,
     )
 
 

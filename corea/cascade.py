@@ -24,15 +24,18 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from corea.errors import CascadeExhausted, InputError
 from corea.ledger.ids import new_trace_id
+from corea.policy.base import Policies
 from corea.run import NOTHING, Done, Run, Text, pushed
 from corea.tier import AS_CONFIGURED, Sampling, Tier
 from corea.types import Attempt, Request, Trace
 
 if TYPE_CHECKING:
     from corea.config import Config
+    from corea.ledger import Ledger
 
 #: Traces that :meth:`Cascade.map` works on at once, unless told otherwise.
 DEFAULT_CONCURRENCY = 8
+NO_POLICIES = Policies()
 
 
 class Recorder(Protocol):
@@ -58,6 +61,7 @@ class Cascade:
         deadline_s: float = 300.0,
         on_exhausted: Literal["error", "best"] = "error",
         ledger: Recorder | None = None,
+        policies: Policies = NO_POLICIES,
         fingerprint: str = "",
         prices_version: str = "",
         clock: Callable[[], float] = time.monotonic,
@@ -70,6 +74,7 @@ class Cascade:
         self.deadline_s = deadline_s
         self.on_exhausted = on_exhausted
         self.ledger = ledger
+        self.policies = policies
         self.fingerprint = fingerprint
         self.prices_version = prices_version
         self._clock = clock
@@ -82,17 +87,19 @@ class Cascade:
 
         Raises :class:`ConfigError` for a bad configuration, :class:`CatalogueError` for a model file that is not here.
         """
-        from corea.build import tiers_of
+        from corea.build import policies_of, tiers_of
         from corea.config import Config
         from corea.identity import fingerprint
         from corea.prices import prices_version
 
         loaded = config if isinstance(config, Config) else Config.load(config)
+        tiers, ledger = tiers_of(loaded), _ledger(loaded)
         return cls(
-            tiers_of(loaded),
+            tiers,
             deadline_s=loaded.cascade.deadline_s,
             on_exhausted=loaded.cascade.on_exhausted,
-            ledger=_ledger(loaded),
+            ledger=ledger,
+            policies=policies_of(loaded, ledger),
             fingerprint=fingerprint(loaded),
             prices_version=prices_version(),
         )
@@ -114,9 +121,11 @@ class Cascade:
         Raises :class:`InputError` for an empty question, :class:`CascadeExhausted` (with the trace) when no tier
         gave an answer that may be handed out, :class:`LedgerError` when the trace could not be kept.
         """
+        request = self.policies.recognised(_request(question))
         run = Run(
             id=new_trace_id(self._wall_clock),
-            request=_request(question),
+            request=request,
+            policies=self.policies.of(request),
             started_s=self._clock(),
             started_at_unix_s=self._wall_clock(),
             metadata={**metadata, **_told(sampling)},
@@ -210,8 +219,10 @@ class Cascade:
         self.close()
 
     async def _keep(self, run: Run) -> Trace:
-        """What happened, safe in the ledger, even if the caller goes away at this very moment."""
+        """What happened, told to the policies, and safe in the ledger even if the caller goes away at this moment."""
         trace = self._trace(run)
+        for policy in run.policies:
+            policy.after(trace)
         if self.ledger is None:
             return trace
         try:
@@ -270,7 +281,7 @@ def _told(sampling: Sampling) -> dict[str, Any]:
     return {} if sampling is AS_CONFIGURED else {"sampling": sampling.set()}
 
 
-def _ledger(config: Config) -> Recorder | None:
+def _ledger(config: Config) -> Ledger | None:
     if not config.ledger.enabled:
         return None
     from corea.ledger.writer import Ledger

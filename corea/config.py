@@ -10,15 +10,17 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from corea.audit_config import AuditConfig
 from corea.errors import ConfigError
 from corea.gateway_config import GatewayConfig
+from corea.guards.registry import GUARDS, UNLIKE
+from corea.policy_config import PolicyConfig, placed_in
 from corea.prices import FixedPrice, Price, embedded_price, listed_price
 
 Ask = Literal["inline", "followup", "none"]
@@ -105,10 +107,26 @@ class _TierConfig(_Frozen):
     #: What a failed attempt does: ``skip`` to the next tier, or ``fail`` the request.
     on_error: Literal["skip", "fail"] = "skip"
     breaker: BreakerConfig = BreakerConfig()
+    #: Rules that an answer must pass to be kept, however sure it is; ``[]`` for none.
+    guards: tuple[str, ...] = tuple(guard.name for guard in GUARDS)
+    #: The certified questions' domain, made by ``corea eval domain``: the guard ``unlike_certified`` is in force too.
+    domain: Path | None = None
+    #: Foresees from the question that the tier is not worth asking; made by ``corea eval gate``.
+    gate: Path | None = None
     max_tokens: int = Field(default=1024, ge=1)
     temperature: float = Field(default=0.0, ge=0, le=2)
     #: Replaces COREA's own instruction to the model. The confidence protocol is still appended when asked inline.
     system_prompt: str | None = None
+
+    @field_validator("guards")
+    @classmethod
+    def _guards_exist(cls, guards: tuple[str, ...]) -> tuple[str, ...]:
+        known = [guard.name for guard in GUARDS]
+        if strangers := [name for name in guards if name not in known]:
+            if strangers[0] == UNLIKE:
+                raise ValueError(f"{UNLIKE} needs a domain; set domain to a file made by: corea eval domain")
+            raise ValueError(f'there is no guard "{strangers[0]}"; there are: {", ".join(known)}')
+        return guards
 
 
 class Adapter(_Frozen):
@@ -170,6 +188,10 @@ class CascadeConfig(_Frozen):
     deadline_s: float = Field(default=300.0, gt=0)
     #: When no tier's answer may be kept: raise an ``error``, or hand out the ``best`` answer there is.
     on_exhausted: Literal["error", "best"] = "error"
+    #: The policy of requests whose task has none.
+    policy: str | None = None
+    #: What tells the task of a request that does not say it, made by ``corea eval tasks``.
+    recognise: Path | None = None
 
 
 class LedgerConfig(_Frozen):
@@ -184,6 +206,9 @@ class LedgerConfig(_Frozen):
     redact: tuple[str, ...] = ()
 
 
+PolicyName = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
 class Config(_Frozen):
     """A whole cascade. See ``corea config init`` for a commented file."""
 
@@ -191,6 +216,11 @@ class Config(_Frozen):
     cascade: CascadeConfig = CascadeConfig()
     ledger: LedgerConfig = LedgerConfig()
     gateway: GatewayConfig = GatewayConfig()
+    audit: AuditConfig = AuditConfig()
+    #: By name (docs/policies.md).
+    policies: Mapping[PolicyName, PolicyConfig] = {}
+    #: Which policy the requests of a task go by.
+    tasks: Mapping[str, str] = {}
 
     @field_validator("tiers")
     @classmethod
@@ -225,19 +255,20 @@ class Config(_Frozen):
 
     def beside(self, folder: Path) -> Config:
         """The same, with relative paths of adapters, certificates, maps and model files taken from ``folder``."""
-        return self.model_copy(update={"tiers": tuple(_beside(tier, folder) for tier in self.tiers)})
+        tiers = tuple(_beside(tier, folder) for tier in self.tiers)
+        policies = {name: policy.beside(folder) for name, policy in self.policies.items()}
+        cascade = self.cascade.model_copy(update={"recognise": placed_in(folder, self.cascade.recognise)})
+        return self.model_copy(update={"tiers": tiers, "policies": policies, "cascade": cascade})
 
 
 def _beside(tier: TierConfig, folder: Path) -> TierConfig:
     def placed(path: Path | None) -> Path | None:
-        # A name beginning with ~ that is no user's home is left as it is.
-        with suppress(RuntimeError):
-            path = None if path is None else path.expanduser()
-        # A path that is absolute, or starts at the user's home, stays what it is.
-        return None if path is None else folder / path
+        return placed_in(folder, path)
 
     update: dict[str, Any] = {
         "certificate": placed(tier.certificate),
+        "domain": placed(tier.domain),
+        "gate": placed(tier.gate),
         "confidence": tier.confidence.model_copy(update={"map": placed(tier.confidence.map)}),
     }
     if isinstance(tier, EmbeddedTier):
@@ -278,6 +309,7 @@ def parse(text: str, *, source: str) -> Config:
         raise complaint(exc, source, root=Config, where=_path) from None
     _check_thresholds(config, source)
     _check_price_order(config, source)
+    _check_policies(config, source)
     return config
 
 
@@ -330,7 +362,7 @@ def _check_thresholds(config: Config, source: str) -> None:
                 field=f"tiers[{index}].threshold",
             )
     last, at = config.tiers[-1], len(config.tiers) - 1
-    for name in ("threshold", "certificate"):
+    for name in ("threshold", "certificate", "gate"):
         if getattr(last, name) is not None:
             raise ConfigError(
                 f'{source}: "{last.name}" is the last tier, whose answer is always final; remove its {name}',
@@ -347,6 +379,37 @@ def _check_price_order(config: Config, source: str) -> None:
                 "swap them or correct their prices",
                 field="tiers",
             )
+
+
+def _check_policies(config: Config, source: str) -> None:
+    """That every name stands for a policy, and every policy can do what it says."""
+    named = {"cascade.policy": config.cascade.policy}
+    named |= {f"tasks.{task}": name for task, name in config.tasks.items()}
+    named |= {f"gateway.profiles.{name}.policy": one.policy for name, one in config.gateway.profiles.items()}
+    for field, name in named.items():
+        if name is not None and name not in config.policies:
+            known = ", ".join(config.policies) or "none"
+            raise ConfigError(f'{source}: there is no policy "{name}"; add [policies.{name}], or name one of: {known}',
+                              field=field)  # fmt: skip
+    for name, policy in config.policies.items():
+        if (why := _impossible(policy, config)) is not None:
+            raise ConfigError(f"{source}: {why}", field=f"policies.{name}")
+
+
+def _impossible(policy: PolicyConfig, config: Config) -> str | None:
+    certified = any(tier.certificate is not None for tier in config.tiers)
+    if policy.certified and not certified:
+        return "certified = true, but no tier has a certificate; make one with: corea certify, or remove the line"
+    if len(config.tiers) < 2:
+        return "a policy chooses between tiers, and there is only one; add a tier, or remove the policy"
+    exhausted = (config.cascade.on_exhausted, *(one.on_exhausted for one in config.gateway.profiles.values()))
+    if policy.critical is not None and "best" in exhausted:
+        return 'critical, but on_exhausted = "best" hands out what was not confirmed; set on_exhausted = "error"'
+    if policy.budget is not None and not config.ledger.enabled:
+        return "a budget is counted in the ledger; set ledger.enabled = true, or remove the budget"
+    if policy.budget is not None and (unpriced := next((t.name for t in config.tiers if price_of(t) is None), None)):
+        return f'a budget needs prices, and "{unpriced}" has none; give it prices = {{ input = …, output = … }}'
+    return None
 
 
 def complaint(

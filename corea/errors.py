@@ -24,6 +24,7 @@
     │   └── CircuitOpen        the model was not asked, because it failed too often just now
     ├── TrainingStopped        going on would only spoil the model
     ├── NotCertified           a tier was not asked, because its certificate promises nothing
+    ├── TierSkipped            a tier was not asked, because a policy or a gate said so
     ├── DeadlineExceeded       the request's time ran out
     ├── CascadeExhausted       no tier answered; carries the trace
     └── LedgerError            the ledger cannot be read or written
@@ -155,6 +156,14 @@ class TrainingStopped(CoreaError):
 
 class NotCertified(CoreaError):
     """A tier was not asked: its certificate promises nothing, so its answer could not be kept."""
+
+
+class TierSkipped(CoreaError):
+    """A tier was not asked: ``policy`` names the policy, or the gate, that left it out."""
+
+    def __init__(self, message: str, *, policy: str) -> None:
+        super().__init__(message)
+        self.policy = policy
 
 
 class DeadlineExceeded(CoreaError):

@@ -20,8 +20,22 @@ class ProfileConfig(BaseModel):
     threshold: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     #: The questions' task, for a certificate by task.
     task: str | None = None
+    #: What its requests go by, in place of their task's policy.
+    policy: str | None = None
     deadline_s: float | None = Field(default=None, gt=0)
     on_exhausted: Literal["error", "best"] | None = None
+
+
+class DashboardConfig(BaseModel):
+    """Pages over the ledger at ``/dashboard``, with their own sign-in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = False
+    #: Name of the environment variable that holds the password. Only a gateway that needs no key may do without.
+    password_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    #: Seconds after which one has to sign in again.
+    session_s: float = Field(default=43200.0, ge=60, le=31_536_000)
 
 
 class GatewayConfig(BaseModel):
@@ -60,6 +74,7 @@ class GatewayConfig(BaseModel):
     log_format: Literal["text", "json"] = "text"
     #: Whether OpenTelemetry spans are made. Where they go, the standard OTEL_* environment variables say.
     otel: bool = False
+    dashboard: DashboardConfig = DashboardConfig()
     profiles: Mapping[str, ProfileConfig] = {}
 
     @model_validator(mode="after")

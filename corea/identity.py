@@ -45,10 +45,15 @@ def fingerprint(config: Config) -> str:
             "threshold": tier.threshold,
             "confidence": signal_of(tier.confidence),
             "certificate": None if tier.certificate is None else _digest(tier.certificate),
+            "guards": tier.guards,
+            "domain": None if tier.domain is None else _digest(tier.domain),
+            "gate": None if tier.gate is None else _digest(tier.gate),
         }
         for tier in config.tiers
     ]
-    return hash_of([list(shapes_of(config).values()), judged])
+    policies = _policies(config)
+    # Only where there are any: what was recorded before there were policies stays what it was.
+    return hash_of([list(shapes_of(config).values()), judged, *([policies] if policies else [])])
 
 
 def hashes_of(shapes: Iterable[Shape]) -> tuple[str, str]:
@@ -105,6 +110,22 @@ def asks_in_a_second_turn(confidence: ConfidenceConfig) -> bool:
 def hash_of(value: object) -> str:
     """Sixteen hex digits of SHA-256 over canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _policies(config: Config) -> Shape:
+    """What moves thresholds from request to request: the policies, and whose they are."""
+    told = config.cascade.recognise
+    if not config.policies and told is None:
+        return {}
+    files = {name: one.critical.file for name, one in config.policies.items() if one.critical is not None}
+    return {
+        "policies": {name: policy.model_dump(mode="json") for name, policy in config.policies.items()},
+        "files": {name: _digest(path) for name, path in files.items() if path is not None},
+        "default": config.cascade.policy,
+        "recognised": None if told is None else _digest(told),
+        "tasks": dict(config.tasks),
+        "profiles": {name: one.policy for name, one in config.gateway.profiles.items()},
+    }
 
 
 def _shape(tier: TierConfig, *, is_last: bool) -> Shape:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from corea.policy.base import Policy
 from corea.tier import Sampling, Tier
 from corea.types import Attempt, Request, Trace
 
@@ -46,6 +47,7 @@ class Run:
     started_at_unix_s: float
     metadata: Mapping[str, Any]
     hear: Callable[[Text], Awaitable[object]] | None
+    policies: Sequence[Policy] = ()
     attempts: list[Attempt] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
     abandoned: bool = False
@@ -67,7 +69,13 @@ class Run:
 
         try:
             attempt = await tier.attempt(
-                self.request, time_left_s=time_left_s, clock=clock, sampling=sampling, hear=hear if self.hear else None
+                self.request,
+                time_left_s=time_left_s,
+                clock=clock,
+                sampling=sampling,
+                hear=hear if self.hear else None,
+                policies=self.policies,
+                elapsed_s=now_s - self.started_s,
             )
         except BaseException:
             self.abandoned = True

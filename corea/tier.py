@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from corea.confidence.base import Estimate, Estimator, Exchange
 from corea.confidence.protocol import parse, system_prompt
-from corea.errors import CoreaError, DeadlineExceeded, ModelError, NotCertified, UpstreamGarbage, UpstreamTimeout
+from corea.errors import (
+    CoreaError,
+    DeadlineExceeded,
+    ModelError,
+    NotCertified,
+    TierSkipped,
+    UpstreamGarbage,
+    UpstreamTimeout,
+)
+from corea.guards.base import Guard, Judged
+from corea.guards.registry import first_objection
 from corea.models.base import Delta, Model, deltas
 from corea.models.breaker import Breaker
+from corea.policy.base import Bar, Policy, Second, View, settle, skipped
 from corea.policy.certificate import Certificate
 from corea.policy.thresholds import decide
 from corea.prices import Price
-from corea.types import Attempt, Confidence, Decision, Failure, Message, Prompt, Reply, Request, Usage
+from corea.types import Attempt, Confidence, Decision, Failure, Message, Prompt, Reason, Reply, Request, Usage
 
 Hear = Callable[[str], Awaitable[object]]
 
@@ -56,12 +67,12 @@ _CHOICES = tuple(choice.name for choice in fields(Sampling))
 AS_CONFIGURED = Sampling()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Bar:
-    """What a confidence must reach, and which share of those that just reach it is kept."""
+class Gate(Protocol):
+    """Foresees, from the question alone, that asking a tier is not worth it."""
 
-    threshold: float | None
-    tie_fraction: float = 1.0
+    def skip(self, request: Request) -> str | None:
+        """Why the tier should be left out, in a few words; None to ask it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +95,9 @@ class Tier:
     system_prompt: str | None = None
     #: Leaves a model alone that keeps failing; shared by all copies of the tier. None: it is always asked.
     breaker: Breaker | None = None
+    #: Rules that an answer must pass to be kept, however sure it is.
+    guards: tuple[Guard, ...] = ()
+    gate: Gate | None = None
 
     async def attempt(
         self,
@@ -93,28 +107,30 @@ class Tier:
         clock: Callable[[], float],
         sampling: Sampling = AS_CONFIGURED,
         hear: Hear | None = None,
+        policies: Sequence[Policy] = (),
+        elapsed_s: float = 0.0,
     ) -> Attempt:
         """Ask once, judge the reply. What a model does wrong is not raised: it is an attempt, with its failure.
 
-        ``hear`` is told the reply's text as it is written, where the tier ``is_heard_live``.
+        ``hear`` is told the reply's text as it is written, where the tier ``is_heard_live``. ``policies`` may move the
+        bar, ``elapsed_s`` seconds after the request came.
         """
         started = clock()
         limit_s = time_left_s if self.timeout_s is None else min(self.timeout_s, time_left_s)
         prompt = self.prompt(request, sampling)
         try:
             bar = self._bar(request, sampling)
+            if not self.is_last:
+                bar = self._settled(bar, request, policies, elapsed_s=elapsed_s, left_s=time_left_s)
             reply = await self.reply(prompt, limit_s=limit_s, clock=clock, hear=hear if self.is_heard_live else None)
-        except (ModelError, DeadlineExceeded, NotCertified) as exc:
+        except (ModelError, DeadlineExceeded, NotCertified, TierSkipped) as exc:
             return self._failed(exc, latency_s=clock() - started)
         exchange = Exchange(prompt=prompt, reply=reply, parsed=parse(reply.text, request.kind), kind=request.kind)
-        estimate = await self._estimate(exchange, limit_s - (clock() - started))
-        decision = decide(
-            threshold=bar.threshold,
-            tie_fraction=bar.tie_fraction,
-            confidence=estimate.confidence,
-            finish_reason=reply.finish_reason,
-            question=request.question,
-        )
+        estimate = await self._estimate(self.estimator, exchange, limit_s - (clock() - started))
+        decision = self._decided(bar, exchange, estimate, request)
+        if decision.keep and bar.second is not None:
+            second = await self._estimate(bar.second.estimator, exchange, limit_s - (clock() - started))
+            estimate, decision = _confirmed(bar.second, estimate, second, decision)
         return self._answered(exchange, estimate, decision, latency_s=clock() - started)
 
     def abandoned(self, *, latency_s: float) -> Attempt:
@@ -174,20 +190,64 @@ class Tier:
         except TimeoutError as exc:
             raise UpstreamTimeout(model=self.model.name, elapsed_s=clock() - started) from exc
 
-    async def _estimate(self, exchange: Exchange, limit_s: float) -> Estimate:
-        if self.estimator is None:
+    async def _estimate(self, estimator: Estimator | None, exchange: Exchange, limit_s: float) -> Estimate:
+        if estimator is None:
             return Estimate(confidence=Confidence.unknown("none", "this tier is not asked how sure it is"))
         try:
             async with asyncio.timeout(max(limit_s, 0)):
-                return await self.estimator.estimate(exchange, self.model, timeout_s=limit_s)
+                return await estimator.estimate(exchange, self.model, timeout_s=limit_s)
         except TimeoutError:
             # The reply is here and stays: only how sure the model is was not learned in time.
-            return Estimate(confidence=Confidence.unknown(self.estimator.name, "no time was left to ask"), usage=None)
+            return Estimate(confidence=Confidence.unknown(estimator.name, "no time was left to ask"), usage=None)
 
-    def _bar(self, request: Request, sampling: Sampling) -> _Bar:
+    def _settled(
+        self, bar: Bar, request: Request, policies: Sequence[Policy], *, elapsed_s: float, left_s: float
+    ) -> Bar:
+        """The bar, once the gate and all policies have spoken. Raises :class:`TierSkipped` where one leaves it out."""
+        if self.gate is not None and (why := self.gate.skip(request)) is not None:
+            raise skipped("gate", self.name, why)
+        if not policies:
+            return bar
+        view = View(
+            request=request,
+            tier=self.name,
+            own=bar,
+            certified=self.certificate is not None,
+            elapsed_s=elapsed_s,
+            left_s=left_s,
+        )
+        return settle(policies, view)
+
+    def _decided(self, bar: Bar, exchange: Exchange, estimate: Estimate, request: Request) -> Decision:
+        """By the bar first; what passes it must pass every guard too."""
+        decision = decide(
+            threshold=bar.threshold,
+            tie_fraction=bar.tie_fraction,
+            confidence=estimate.confidence,
+            finish_reason=exchange.reply.finish_reason,
+            question=request.question,
+        )
+        if bar.policy is not None:
+            decision = replace(decision, policy=bar.policy, note=bar.note)
+        if not decision.keep or not self.guards or bar.threshold is None:
+            return decision
+        judged = Judged(
+            question=request.question,
+            text=exchange.parsed.visible,
+            answer=exchange.parsed.answer,
+            kind=request.kind,
+            confidence=estimate.confidence,
+            finish_reason=exchange.reply.finish_reason,
+        )
+        objection = first_objection(self.guards, judged)
+        if objection is None:
+            return decision
+        return replace(decision, keep=False, reason=Reason.GUARDED, guard=objection.guard, note=objection.why)
+
+    def _bar(self, request: Request, sampling: Sampling) -> Bar:
         """What a confidence must reach. Raises :class:`NotCertified` where the certificate promises nothing."""
         if self.certificate is None:
-            return _Bar(threshold=self.threshold)
+            return Bar(threshold=self.threshold)
         if (warning := self.certificate.warning(request.task)) is not None:
             warn_once(self.name, warning)
         if any(message.role == "system" for message in request.messages[:1]):
@@ -197,7 +257,7 @@ class Tier:
         certified = self.certificate.for_task(request.task)
         if certified is None or certified.threshold is None:
             raise NotCertified(f"{self.name} was not asked: its certificate promises nothing for such questions")
-        return _Bar(threshold=certified.threshold, tie_fraction=certified.tie_fraction)
+        return Bar(threshold=certified.threshold, tie_fraction=certified.tie_fraction)
 
     def _answered(self, exchange: Exchange, estimate: Estimate, decision: Decision, *, latency_s: float) -> Attempt:
         reply, parsed = exchange.reply, exchange.parsed
@@ -219,19 +279,33 @@ class Tier:
     def _failed(self, error: CoreaError, *, latency_s: float) -> Attempt:
         failure = Failure(kind=type(error).__name__, message=str(error))
         cost = None if isinstance(error, ModelError) and error.may_be_billed else 0
-        return self._unanswered(failure, cost_nano_usd=cost, latency_s=latency_s)
+        policy = error.policy if isinstance(error, TierSkipped) else None
+        return self._unanswered(failure, cost_nano_usd=cost, latency_s=latency_s, policy=policy)
 
-    def _unanswered(self, failure: Failure, *, cost_nano_usd: int | None, latency_s: float) -> Attempt:
+    def _unanswered(
+        self, failure: Failure, *, cost_nano_usd: int | None, latency_s: float, policy: str | None = None
+    ) -> Attempt:
         confidence = Confidence.unknown(self.estimator.name if self.estimator else "none", "there is no reply")
         return Attempt(
             tier=self.name,
             model=self.model.name,
-            decision=decide(threshold=self.threshold, confidence=confidence, failure=failure),
+            decision=replace(decide(threshold=self.threshold, confidence=confidence, failure=failure), policy=policy),
             confidence=confidence,
             cost_nano_usd=cost_nano_usd,
             latency_s=latency_s,
             failure=failure,
         )
+
+
+def _confirmed(second: Second, first: Estimate, other: Estimate, decision: Decision) -> tuple[Estimate, Decision]:
+    """Kept only if the second signal agrees. What both cost is paid."""
+    usage = None if first.usage is None or other.usage is None else first.usage + other.usage
+    paid = replace(first, usage=usage)
+    value, name = other.confidence.value, other.confidence.source
+    if value is not None and value >= second.threshold:
+        return paid, decision
+    said = f"is unknown ({other.confidence.note})" if value is None else f"{value:.4g} is below {second.threshold:.4g}"
+    return paid, replace(decision, keep=False, reason=Reason.DISAGREED, note=f"the second signal, {name}, {said}")
 
 
 async def _heard(stream: AsyncGenerator[Delta, None], hear: Hear) -> Reply:

@@ -31,6 +31,8 @@ class Request:
     id: str | None = None
     task: str | None = None
     kind: Kind | None = None
+    #: The named policies it is to be answered by, instead of those of its task.
+    policy: str | None = None
 
     @classmethod
     def of(cls, question: str, *, id: str | None = None, task: str | None = None, kind: Kind | None = None) -> Request:
@@ -129,17 +131,27 @@ class Reason(StrEnum):
     NOT_CERTIFIED = "not_certified"
     UNKNOWN_CONFIDENCE = "unknown_confidence"
     CUT_OFF = "cut_off"
+    GUARDED = "guarded"
+    DISAGREED = "disagreed"
+    SKIPPED = "skipped"
     FAILED = "failed"
     TOO_LONG = "too_long"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Keep the attempt as the answer, or defer to the next tier."""
+    """Keep the attempt as the answer, or defer to the next tier.
+
+    ``guard`` names the guard that objected, ``policy`` the policy that set the threshold or had the last word, and
+    ``note`` says why, in a few words.
+    """
 
     keep: bool
     reason: Reason
     threshold: float | None = None
+    guard: str | None = None
+    policy: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pytest
@@ -24,6 +24,9 @@ from corea.errors import (
     UpstreamStatus,
 )
 from corea.models.scripted import After, Hang, ScriptedModel, Step, scripted_answer, scripted_reply
+from corea.policy.base import Bar, Policies, Second, View, skipped
+from corea.policy.certificate import Certificate, Certified, Promise
+from corea.policy.critical import Critical
 from corea.policy.explain import explain_trace
 from corea.prices import FixedPrice
 from corea.tier import Tier
@@ -406,3 +409,117 @@ def test_whatever_tiers_do_the_trace_adds_up(
     assert trace.cost_nano_usd == (None if None in costs else sum(cost for cost in costs if cost is not None))
     assert sum(attempt.decision.keep for attempt in trace.attempts) <= 1
     assert explain_trace(trace)
+
+
+# Policies
+
+
+@dataclass
+class Wants:
+    """A policy that sets this bar, or leaves the small tier out, and remembers what came of it."""
+
+    threshold: float | None
+    name: str = "budget"
+    heard: list[Trace] = field(default_factory=list)
+
+    def before(self, view: View, bar: Bar) -> Bar:
+        if self.threshold is None:
+            raise skipped(self.name, view.tier, "it takes too long")
+        return replace(bar, threshold=self.threshold, note="money is scarce")
+
+    def after(self, trace: Trace) -> None:
+        self.heard.append(trace)
+
+
+def by(*policies: Wants | Critical) -> Policies:
+    return Policies(always=policies)
+
+
+def test_a_policy_moves_the_bar_and_the_trace_says_which_and_why() -> None:
+    trace = ask(small(scripted_answer("42", digit=3)), large(), policies=by(Wants(0.2)))
+    assert trace.tier == "small"
+    decision = trace.attempts[0].decision
+    assert (decision.threshold, decision.policy, decision.note) == (0.2, "budget", "money is scarce")
+    assert "of the policy budget (money is scarce)" in explain_trace(trace)
+
+
+def test_a_tier_that_a_policy_leaves_out_is_not_asked_and_costs_nothing() -> None:
+    first = small(scripted_answer("42", digit=9))
+    trace = ask(first, large(), policies=by(Wants(None, name="latency")))
+    assert (calls(first), trace.tier, trace.attempts[0].cost_nano_usd) == (0, "large", 0)
+    assert (trace.attempts[0].decision.reason, trace.attempts[0].decision.policy) == (Reason.SKIPPED, "latency")
+    assert "it takes too long" in explain_trace(trace)
+
+
+def test_no_policy_is_asked_about_the_last_tier() -> None:
+    trace = ask(large(), policies=by(Wants(None)))
+    assert trace.attempts[0].decision.reason is Reason.LAST_TIER
+
+
+def test_a_policy_learns_of_every_request_of_those_nobody_answered_too() -> None:
+    policy = Wants(0.2)
+    ask(small(scripted_answer("42", digit=9)), large(), policies=by(policy))
+    with pytest.raises(CascadeExhausted):
+        ask(small(UpstreamRefused("refused")), large(UpstreamRefused("refused")), policies=by(policy))
+    assert [trace.tier for trace in policy.heard] == ["small", None]
+
+
+def test_a_policy_that_is_none_is_told_before_anybody_is_asked() -> None:
+    first = small(scripted_answer("42", digit=9))
+    named = replace(Request.of("6 × 7?"), policy="exma")
+    with pytest.raises(InputError, match="configured are: exam"):
+        ask(first, large(), question=named, policies=Policies(named={"exam": ()}))
+    assert calls(first) == 0
+
+
+def confirming(probability: float) -> Step:
+    """What P(True) is read from."""
+    return scripted_reply("True", distribution={"True": probability, "False": 1 - probability})
+
+
+def critical(threshold: float = 0.8) -> Policies:
+    return by(Critical(Second(estimator=PTrue(), threshold=threshold)))
+
+
+def test_a_critical_answer_is_kept_only_if_a_second_signal_agrees() -> None:
+    kept = ask(small(scripted_answer("42", digit=9), confirming(0.9)), large(), policies=critical())
+    assert (kept.tier, kept.confidence) == ("small", 0.95)
+    doubted = ask(small(scripted_answer("42", digit=9), confirming(0.7)), large(), policies=critical())
+    assert (doubted.tier, doubted.attempts[0].decision.reason) == ("large", Reason.DISAGREED)
+    assert "the second signal, p_true, 0.7 is below 0.8" in explain_trace(doubted)
+
+
+def test_a_second_signal_that_nobody_knows_does_not_agree() -> None:
+    trace = ask(small(scripted_answer("42", digit=9), scripted_reply("Perhaps")), large(), policies=critical(0.0))
+    assert (trace.tier, trace.attempts[0].decision.reason) == ("large", Reason.DISAGREED)
+
+
+def test_a_second_signal_is_paid_for_and_asked_for_only_where_the_first_would_keep() -> None:
+    alone = ask(small(scripted_answer("42", digit=9)), large())
+    both = ask(small(scripted_answer("42", digit=9), confirming(0.9)), large(), policies=critical())
+    assert alone.cost_nano_usd is not None
+    assert both.cost_nano_usd is not None
+    assert both.cost_nano_usd > alone.cost_nano_usd
+    unsure = small(scripted_answer("41", digit=1), confirming(0.9))
+    ask(unsure, large(), policies=critical())
+    assert calls(unsure) == 1
+
+
+def test_policies_move_what_a_certificate_promises_only_where_it_promises_anything() -> None:
+    """A task that nobody certified stays deferred, whatever a policy would like to keep."""
+    first = replace(small(scripted_answer("42", digit=9)), threshold=None, certificate=certified_for("maths"))
+    trace = ask(first, large(), question=Request.of("6 × 7?", task="law"), policies=by(Wants(0.0)))
+    assert (calls(first), trace.attempts[0].decision.reason) == (0, Reason.NOT_CERTIFIED)
+    kept = ask(first, large(), question=Request.of("6 × 7?", task="maths"), policies=by(Wants(0.0)))
+    assert kept.tier == "small"
+
+
+def certified_for(task: str) -> Certificate:
+    held = Certified(
+        threshold=0.99, tie_fraction=1.0, n=100, max_drop=0.02, delta=0.05, kept=10, harm=0, gain=0, drop=0.0,
+        expected_saving=0.1, expected_deferral_rate=0.9, p_value=0.01,
+    )  # fmt: skip
+    return Certificate(
+        promises=(Promise(task=task, certified=held),), small="small", large="large", signal="verbalized",
+        tasks=(task,), models_hash="m", prompts_hash="p", data_hash="d", created_at="2026-01-01T00:00:00Z",
+    )  # fmt: skip

@@ -17,14 +17,18 @@ import pytest
 
 from corea import Cascade
 from corea.batch.rows import Question
-from corea.build import tiers_of
+from corea.build import guards_of, tiers_of
 from corea.confidence.fitted import ConfidenceMap, Sigmoid, save
 from corea.config import Config, parse
 from corea.errors import ConfigError, InputError
 from corea.evaluate.certification import Choice, Terms, certificate_of, choose, fit_map, with_map
-from corea.evaluate.outcomes import Outcomes, read
+from corea.evaluate.guarded import guarded
+from corea.evaluate.outcomes import Outcomes, Pair, read
 from corea.evaluate.pairs import pair_of
 from corea.evaluate.run import Plan, run
+from corea.guards.domain import fit as fit_domain
+from corea.guards.domain import save as save_domain
+from corea.guards.registry import GUARDS, labels
 from corea.identity import hashes_of, shapes_of, signal_of
 from corea.models.scripted import ScriptedModel, Step, mistaken, scripted_answer, scripted_reply
 from corea.policy.certificate import Certificate, Certified, Promise, dump
@@ -82,6 +86,9 @@ def small_says(prompt: Prompt, index: int) -> Step:
     if number % 40 == 0:
         # Sure of itself, and cut off before it had finished.
         return replace(reply, finish_reason="length")
+    if number % 40 == 24:
+        # Sure of itself, and a guard objects.
+        return replace(reply, finish_reason="content_filter")
     return replace(reply, tokens=None) if number % 40 == 4 else reply
 
 
@@ -118,6 +125,11 @@ def measured(confidence: str = PLAIN, *, count: int = N, samples: int = 0) -> Ou
         )  # fmt: skip
         assert asyncio.run(run(plan, on_start=lambda total, done: None, on_row=lambda row: None)) == 0
         return read(plan.out)
+
+
+def in_force(found: Outcomes) -> Pair:
+    """The two tiers as a cascade with the usual guards sees them."""
+    return guarded(pair_of(found)[0], found, GUARDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +205,7 @@ def test_a_cascade_keeps_exactly_the_questions_that_its_certificate_counted(
 ) -> None:
     inline = confidence if signal in ("verbalized", "expected") else PLAIN
     found = measured('{ estimator = "verbalized" }' if inline != PLAIN else PLAIN, samples=samples)
-    pair, _ = pair_of(found)
+    pair = in_force(found)
     choice = choose(pair, signal, found)
     certificate = certificate_of(found, choice, Terms(max_drop=0.05), created_at=AT)
     certified = certificate.promises[0].certified
@@ -202,11 +214,14 @@ def test_a_cascade_keeps_exactly_the_questions_that_its_certificate_counted(
     assert Reason.TIED in {trace.attempts[0].decision.reason for trace in done.traces.values()}
     cut_off = [done.traces[f"q{i}"].attempts[0] for i in range(0, N, 40)]
     assert {attempt.decision.reason for attempt in cut_off} == {Reason.CUT_OFF}
+    filtered = {done.traces[f"q{i}"].attempts[0].decision for i in range(24, N, 40)}
+    assert {(decision.keep, decision.guard) for decision in filtered} <= {(False, "cut_off"), (False, None)}
+    assert Reason.GUARDED in {decision.reason for decision in filtered}
 
 
 def test_the_signal_may_be_chosen_on_other_questions(tmp_path: Path) -> None:
     found = measured()
-    choice = choose(pair_of(found)[0], None, found)
+    choice = choose(in_force(found), None, found)
     assert choice.chosen_on
     certificate = certificate_of(found, choice, Terms(max_drop=0.06), created_at=AT)
     judged = {
@@ -221,7 +236,7 @@ def test_the_signal_may_be_chosen_on_other_questions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind,signals", [("platt", ("logprob",)), ("fitted", ("logprob", "p_true"))])
 def test_a_map_is_certified_and_runs_a_cascade(tmp_path: Path, kind: Any, signals: tuple[str, ...]) -> None:
     found = measured()
-    pair, _ = pair_of(found)
+    pair = in_force(found)
     made = fit_map(found, pair, kind, signals, share=0.3, created_at=AT).map
     save(made, tmp_path / "map.json")
     choice = with_map(pair, made, found)
@@ -232,7 +247,7 @@ def test_a_map_is_certified_and_runs_a_cascade(tmp_path: Path, kind: Any, signal
 
 def test_each_task_is_kept_by_its_own_threshold(tmp_path: Path) -> None:
     found = measured()
-    pair, _ = pair_of(found)
+    pair = in_force(found)
     certificate = certificate_of(
         found, choose(pair, "logprob", found), Terms(max_drop=0.08, by_task=True), created_at=AT
     )
@@ -254,7 +269,7 @@ def test_each_task_is_kept_by_its_own_threshold(tmp_path: Path) -> None:
 
 def test_without_a_promise_the_small_model_is_never_asked_and_the_trace_says_why(tmp_path: Path) -> None:
     found = measured(count=60)
-    pair, _ = pair_of(found)
+    pair = in_force(found)
     certificate = certificate_of(found, choose(pair, "logprob", found), Terms(), created_at=AT)
     assert certificate.promises[0].certified.threshold is None
     done = answers(config(written(certificate, tmp_path)), asked(20))
@@ -291,8 +306,8 @@ def certificate_for(made: Config, *, certified: Certified | None = None, **chang
     models, prompts = hashes_of(shapes_of(made).values())
     values: dict[str, Any] = {
         "promises": (Promise(certified=certified or certified_at(0.5)),), "small": "small", "large": "large",
-        "signal": signal_of(made.tiers[0].confidence), "tasks": ("toy",), "models_hash": models,
-        "prompts_hash": prompts, "data_hash": "d", "created_at": AT,
+        "signal": signal_of(made.tiers[0].confidence), "guards": labels(guards_of(made.tiers[0])), "tasks": ("toy",),
+        "models_hash": models, "prompts_hash": prompts, "data_hash": "d", "created_at": AT,
     }  # fmt: skip
     return Certificate(**{**values, **changes})
 
@@ -416,6 +431,27 @@ def test_what_changes_no_answer_leaves_the_certificate_in_force(tmp_path: Path, 
     assert first.certificate == certificate_for(config())
 
 
+@pytest.mark.parametrize("line", ["guards = []", 'guards = ["refusal"]'])
+def test_other_guards_void_the_certificate(tmp_path: Path, line: str) -> None:
+    named = written(certificate_for(config()), tmp_path)
+    with pytest.raises(InputError, match="made for other guards .* set the tier's guards to those"):
+        tiers_of(config(named, small=line))
+
+
+def test_a_domain_of_questions_is_a_guard_that_the_certificate_is_bound_to(tmp_path: Path) -> None:
+    for name, word in (("one.json", "apples"), ("two.json", "pears")):
+        texts = [f"how many {word} are {'x' * i} more?" for i in range(120)]
+        save_domain(fit_domain(texts, data_hash="d", created_at=AT), tmp_path / name)
+    named = f'domain = "{tmp_path / "one.json"}"'
+    certificate = certificate_for(config(small=named))
+    assert certificate.guards[-1].startswith("unlike_certified:0.01:")
+    small, _ = tiers_of(config(written(certificate, tmp_path), small=named))
+    assert [guard.name for guard in small.guards][-1] == "unlike_certified"
+    for other in ("", f'domain = "{tmp_path / "two.json"}"'):
+        with pytest.raises(InputError, match="made for other guards"):
+            tiers_of(config(written(certificate, tmp_path), small=other))
+
+
 def test_other_names_and_prices_leave_the_certificate_in_force(tmp_path: Path) -> None:
     made = config(written(certificate_for(config()), tmp_path))
     small, large = made.tiers
@@ -452,7 +488,7 @@ def ladder_for(made: Config, path: Path) -> str:
     )  # fmt: skip
     certificate = LadderCertificate(
         certified=certified, tiers=certified.tiers, signals={"small": "logprob", "middle": "logprob"},
-        models_hash=models, prompts_hash=prompts, data_hash="d", created_at=AT,
+        guards=labels(GUARDS), models_hash=models, prompts_hash=prompts, data_hash="d", created_at=AT,
     )  # fmt: skip
     dump_ladder(certificate, path)
     return f'certificate = "{path}"'
@@ -496,7 +532,7 @@ def test_foreign_outcomes_are_certified_but_run_no_cascade(tmp_path: Path) -> No
     found = measured()
     foreign = Outcomes(table=found.table, metadata={"tiers": list(found.tiers), "samples": 0, "imported": True})
     certificate = certificate_of(
-        foreign, choose(pair_of(foreign)[0], "logprob", foreign), Terms(max_drop=0.05), created_at=AT
+        foreign, choose(in_force(foreign), "logprob", foreign), Terms(max_drop=0.05), created_at=AT
     )
     assert certificate.promises[0].certified.threshold is not None
     with pytest.raises(InputError, match="foreign outcomes, which do not say what models answered"):

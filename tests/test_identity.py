@@ -267,6 +267,7 @@ def test_whatever_changes_a_decision_changes_the_fingerprint(tmp_path: Path) -> 
         config("max_tokens = 9\n"),
         config('confidence = { estimator = "p_true" }\n'),
         config(threshold="threshold = 0.6\n"),
+        config("guards = []\n"),
         config(threshold=f'certificate = "{tmp_path / "c.json"}"\n'),
         config(threshold=f'certificate = "{tmp_path / "d.json"}"\n'),
     ]

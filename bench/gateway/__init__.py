@@ -1,1 +1,1 @@
-"""What the gateway adds to a request, next to a bare relay on the same HTTP client, before the same mock upstream."""
+"""What the gateway adds to a request, next to other gateways and a bare relay, before the same mock upstream."""

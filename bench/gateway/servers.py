@@ -1,22 +1,80 @@
-"""The servers that are compared, each a process: ``python -m bench.gateway.servers NAME PORT UPSTREAM_PORT``."""
+"""The servers of our own that are compared, each a process: ``corea serve`` as anybody runs it, and a bare relay.
+
+``python -m bench.gateway.servers PORT UPSTREAM_PORT`` is the relay. Knows nothing of the load.
+"""
 
 from __future__ import annotations
 
-import random
 import sys
-import tempfile
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import uvicorn
 
 KEY = "sk-bench"
 
 
-def bare(upstream: str) -> Any:
-    """A relay with nothing in it: Starlette's request in, aiohttp's answer out."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """How one is started, and what its requests say. ``loads``: those that it takes part in; None is all."""
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=lambda: {"Authorization": f"Bearer {KEY}"})
+    loads: frozenset[str] | None = None
+
+
+def bare(upstream_port: int) -> Server:
+    return Server(
+        name="bare", command=(sys.executable, "-m", "bench.gateway.servers", "PORT", str(upstream_port)), headers={}
+    )
+
+
+def corea(upstream_port: int, folder: Path, *, ledger: bool = True, loads: frozenset[str] | None = None) -> Server:
+    """With a key, metrics and the log of each request, as it comes; ``ledger`` is a SQLite file."""
+    name = "corea" if ledger else "corea-no-ledger"
+    config = folder / f"{name}.toml"
+    config.write_text(_CONFIG.format(port=upstream_port, ledger=str(ledger).lower(), file=folder / f"{name}.db"))
+    return Server(
+        name=name,
+        command=(sys.executable, "-m", "corea", "serve", "--config", str(config), "--port", "PORT"),
+        env={"COREA_HOME": str(folder), "COREA_API_KEY": KEY, "COREA_BENCH_KEY": "sk-upstream"},
+        loads=loads,
+    )
+
+
+#: ``model`` names "large": one call of the upstream for each request, as the others make it.
+_CONFIG = """
+[[tiers]]
+name = "small"
+kind = "openai"
+base_url = "http://127.0.0.1:{port}/v1"
+model = "mock"
+api_key_env = "COREA_BENCH_KEY"
+prices = {{ input = 0.1, output = 0.2 }}
+threshold = 0.5
+confidence = {{ estimator = "verbalized" }}
+
+[[tiers]]
+name = "large"
+kind = "openai"
+base_url = "http://127.0.0.1:{port}/v1"
+model = "mock"
+api_key_env = "COREA_BENCH_KEY"
+prices = {{ input = 1, output = 2 }}
+
+[ledger]
+enabled = {ledger}
+url = "sqlite:///{file}"
+
+[gateway]
+api_key_env = "COREA_API_KEY"
+"""
+
+
+def relay(upstream: str) -> Any:
+    """Nothing in it: Starlette's request in, aiohttp's answer out."""
     import aiohttp
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -39,44 +97,8 @@ def bare(upstream: str) -> Any:
     return Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])])
 
 
-def gateway(upstream: str, *, ledger: bool = True) -> Any:
-    """Ours, with a key, the ledger and metrics. Both tiers are the mock; ``model`` picks the way through them."""
-    from corea import Cascade
-    from corea.confidence import Verbalized
-    from corea.gateway.app import Gateway
-    from corea.gateway.auth import OneKey
-    from corea.gateway_config import GatewayConfig
-    from corea.ledger import Ledger
-    from corea.models.openai import OpenAIModel
-    from corea.prices import FixedPrice
-    from corea.tier import Tier
-
-    def model(name: str) -> OpenAIModel:
-        return OpenAIModel(name, base_url=upstream, model="mock", max_connections=0, rng=random.Random(1))
-
-    tiers = (
-        Tier(
-            name="small",
-            model=model("small"),
-            estimator=Verbalized(),
-            threshold=0.5,
-            price=FixedPrice.per_million(0.1, 0.2),
-        ),
-        Tier(name="large", model=model("large"), price=FixedPrice.per_million(1, 2)),
-    )
-    folder = tempfile.mkdtemp(prefix="corea-bench-")
-    kept = Ledger.open(f"sqlite:///{Path(folder) / 'ledger.db'}") if ledger else None
-    settings = GatewayConfig(max_active=1024, max_queued=1024)
-    return Gateway(Cascade(tiers, ledger=kept, fingerprint="bench"), settings, authorizer=OneKey(KEY))
-
-
-APPS: dict[str, Callable[[str], Any]] = {
-    "bare": bare,
-    "gateway": gateway,
-    "no-ledger": partial(gateway, ledger=False),
-}
-
-
 if __name__ == "__main__":
-    app = APPS[sys.argv[1]](f"http://127.0.0.1:{sys.argv[3]}/v1")
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_config=None, access_log=False, loop="uvloop")
+    import uvicorn
+
+    app = relay(f"http://127.0.0.1:{sys.argv[2]}/v1")
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_config=None, access_log=False, loop="uvloop")

@@ -24,7 +24,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from bench.gateway.measure import cpu_s, started
+from bench.gateway.processes import cpu_s, pss_mb, started
 from bench.measure import Figure
 
 RESULT = Path(__file__).parents[1] / "results" / "gateway_soak.json"
@@ -33,6 +33,7 @@ FIRST, ALL = 10_000, 100_000
 #: 0.4 × what LiteLLM 1.109.1 uses.
 MOST_MB = 160.0
 _CALM_S = 2.0
+_SELF = (sys.executable, "-m", "bench.gateway.soak")
 _TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 _WORDS = [f" word{index}" for index in range(16)]
 _USAGE = {"prompt_tokens": 25, "completion_tokens": 16, "total_tokens": 41}
@@ -222,21 +223,13 @@ async def soak(url: str, pid: int, keys: list[str], stops: list[int]) -> tuple[l
         return found, clients.statuses
 
 
-def pss_mb(pid: int) -> float:
-    """What the process has in memory, shared pages in proportion."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError("the kernel does not tell PSS")
-
-
 def measure(requests: int = ALL, first: int = FIRST) -> tuple[list[Figure], dict[str, int]]:
     with TemporaryDirectory(prefix="corea-soak-") as name:
         os.environ["COREA_HOME"] = name
         keys = _keys(Path(name), 8)
         with (
-            started("bench.gateway.soak", "upstream", "PORT") as (mock, _),
-            started("bench.gateway.soak", "gateway", "PORT", str(mock), name) as (port, pid),
+            started([*_SELF, "upstream", "PORT"]) as (mock, _),
+            started([*_SELF, "gateway", "PORT", str(mock), name]) as (port, pid),
         ):
             begun_s, cpu_before_s = time.perf_counter(), cpu_s(pid)
             stops = sorted({first, *range(requests // 5, requests + 1, requests // 5)})

@@ -61,7 +61,11 @@ class Sampler:
         if not can_pay:
             return PAUSED
         propensity = self.propensity(confidence)
-        return Lot(audited=_uniform(f"{self.seed}:{trace_id}") < propensity, propensity=propensity)
+        return Lot(audited=self.uniform(trace_id) < propensity, propensity=propensity)
+
+    def uniform(self, trace_id: str) -> float:
+        """Where the lot lies, in [0, 1): below a share that is no larger than any propensity, it is a fair sample."""
+        return _uniform(f"{self.seed}:{trace_id}")
 
     def deferred(self, *, can_pay: bool = True) -> Lot:
         """The lot of a deferred question: nothing to audit, and counted unless auditing is paused."""
@@ -116,6 +120,12 @@ class Purse:
     def found_spent(self, now_unix_s: float, cost_nano_usd: int) -> None:
         """What a ledger says of this day, at the start."""
         if (day := _day(now_unix_s)) is not None:
+            self._add(day, cost_nano_usd)
+
+    def set_spent(self, now_unix_s: float, cost_nano_usd: int) -> None:
+        """What is known better now of this day: in place of what was counted here."""
+        if (day := _day(now_unix_s)) is not None:
+            self._spent.pop(day, None)
             self._add(day, cost_nano_usd)
 
     def _add(self, day: int, cost_nano_usd: int) -> None:

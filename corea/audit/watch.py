@@ -10,8 +10,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pydantic import ConfigDict
-
 from corea.audit.detector import Detector
 from corea.audit.harm import Between
 from corea.audit.sequence import Bounds, HarmSequence, Scope
@@ -19,7 +17,7 @@ from corea.audit.steps import ALWAYS_DEFER, Step, ladder_of
 from corea.errors import InputError
 
 Measure = Literal["drop", "disagreement"]
-State = Literal["ok", "alarm", "unwatched"]
+State = Literal["ok", "alarm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +36,6 @@ class Plan:
     measure: Measure = "drop"
     steps: tuple[Step, ...]
 
-    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
-
     def __post_init__(self) -> None:
         if not 0 < self.delta < 1:
             raise InputError(f"a risk of {self.delta} is none; set delta above 0 and below 1")
@@ -57,7 +53,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One question that came to its end: deferred, kept, or kept and audited.
+    """A question that came to its end: deferred, kept, or kept and audited; several alike where none was audited.
 
     ``propensity``: with which probability it was to be audited if kept; 0 while auditing was paused, for deferred ones
     too, and such questions are left out. ``harm=None``: not audited. An audit that failed is
@@ -68,6 +64,7 @@ class Seen:
     harm: Between | None = None
     at_unix_s: float
     epoch: int = 0
+    questions: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +114,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """Everything known of one task. A value; :meth:`after` and :meth:`approved` make the next one."""
+    """Everything known of one task. A value; :meth:`after` makes the next one."""
 
     plan: Plan
     sequence: HarmSequence
@@ -129,8 +126,6 @@ class Watch:
     stale: int = 0
     #: The last one that nobody has approved yet.
     alarm: Alarm | None = None
-
-    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def of(cls, plan: Plan) -> Watch:
@@ -149,19 +144,16 @@ class Watch:
         """
         if seen.epoch != self.epoch:
             # Asked under another threshold: it says nothing about this one.
-            return replace(self, stale=self.stale + 1)
+            return replace(self, stale=self.stale + seen.questions)
         if seen.harm is None and not seen.propensity > 0:
-            return replace(self, paused=self.paused + 1)
+            return replace(self, paused=self.paused + seen.questions)
         if seen.harm is None:
-            return replace(self, sequence=self.sequence.after_unaudited(), detector=self.detector.after_unaudited())
+            sequence = self.sequence.after_unaudited(seen.questions)
+            return replace(self, sequence=sequence, detector=self.detector.after_unaudited(seen.questions))
         sequence = self.sequence.after(seen.harm.least, seen.harm.most, seen.propensity)
         detector = self.detector.after(seen.harm.least / seen.propensity)
         watch = replace(self, sequence=sequence, detector=detector)
         return watch._tightened(seen) if detector.log_e >= -math.log(self.plan.delta) else watch
-
-    def approved(self) -> Watch:
-        """Back to the certified step, with nothing held against it; as it is where there is no alarm."""
-        return self if self.alarm is None else replace(Watch.of(self.plan), epoch=self.epoch + 1)
 
     @property
     def status(self) -> Status:

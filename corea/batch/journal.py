@@ -25,34 +25,28 @@ class Journal:
         self.path = path
         self._fingerprint = fingerprint
         self._take_up = take_up
-        self._file: FileIO | None = None
+        self._lines: Lines | None = None
 
     def __enter__(self) -> Self:
         """Raises :class:`InputError` for a file that another run wrote, or that cannot be written."""
         try:
             self._claim()
             self._take_up_all()
-            # Unbuffered: nothing is left in Python for a failing close() to lose, or a kill.
-            self._file = self.path.open("ab", buffering=0)
         except OSError as exc:
-            raise self._cannot_write(exc) from exc
+            raise cannot_write(self.path, exc) from exc
+        self._lines = Lines(self.path)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._lines is not None:
+            self._lines.close()
 
     def write(self, line: str) -> None:
         """Append a row; once this returns, killing the process does not lose it. ``line`` is JSON with its newline."""
-        assert self._file is not None, "use: with Journal(…) as journal"  # noqa: S101
-        try:
-            rest = line.encode("utf-8", "replace")
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as exc:
-            raise self._cannot_write(exc) from exc
+        assert self._lines is not None, "use: with Journal(…) as journal"  # noqa: S101
+        self._lines.write(line)
 
     def _claim(self) -> None:
         marker = self.path.with_name(self.path.name + ".run.json")
@@ -81,7 +75,7 @@ class Journal:
         dropped = False
         with self.path.open("rb") as old, kept.open("wb") as new:
             for line in old:
-                row = _row(line)
+                row = whole_row(line)
                 if row is None or not self._take_up(row):
                     dropped = True
                     continue
@@ -93,14 +87,42 @@ class Journal:
         else:
             kept.unlink()
 
-    def _cannot_write(self, exc: OSError) -> InputError:
-        return InputError(
-            f"cannot write {self.path}: {exc.strerror or exc}; the rows written so far are safe, "
-            "and the same command goes on from there"
-        )
+
+class Lines:
+    """A file that is only appended to, line by line."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises :class:`InputError` for a file that cannot be written."""
+        self.path = path
+        self._file: FileIO = self._open()
+
+    def write(self, line: str) -> None:
+        try:
+            rest = line.encode("utf-8", "replace")
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as exc:
+            raise cannot_write(self.path, exc) from exc
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _open(self) -> FileIO:
+        try:
+            # Unbuffered: nothing is left in Python for a failing close() to lose, or a kill.
+            return self.path.open("ab", buffering=0)
+        except OSError as exc:
+            raise cannot_write(self.path, exc) from exc
 
 
-def _row(line: bytes) -> Mapping[str, Any] | None:
+def cannot_write(place: Path | str, exc: OSError) -> InputError:
+    return InputError(
+        f"cannot write {place}: {exc.strerror or exc}; the rows written so far are safe, "
+        "and the same command goes on from there"
+    )
+
+
+def whole_row(line: bytes) -> Mapping[str, Any] | None:
     """A row of an earlier run; None for a line that is not one, such as the half of one that a kill leaves."""
     if not line.endswith(b"\n"):
         return None

@@ -1,24 +1,32 @@
 """Many questions through one cascade, on this machine: reads, asks, grades, writes; the command line draws progress.
 
-Knows nothing of terminals. Memory does not grow with the number of questions, but for eight bytes of each id.
+:mod:`corea.batch.ray` does the same on many machines, with what is public here. Knows nothing of terminals. Memory does
+not grow with the number of questions, but for the keys of their ids; see :mod:`corea.batch.keys`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from corea.batch.journal import Journal
-from corea.batch.rows import BadLine, Question, Row, key, read_questions
+from corea.batch.keys import Keys, key
+from corea.batch.output import output
+from corea.batch.places import Place, is_same
+from corea.batch.rows import BadLine, Position, Question, Row, read_again, read_from
 from corea.cascade import Cascade
 from corea.errors import CascadeExhausted, InputError
 from corea.grading.answers import check_allowed, grade
 from corea.streams import bounded_map
-from corea.types import Kind
+from corea.tier import Tier
+from corea.types import Kind, Request, Trace
+
+Sleep = Callable[[float], Awaitable[object]]
+Answer = Callable[[Question], Awaitable[Row]]
 
 #: Bad lines that are told one by one; a file may hold millions.
 MAX_BAD_LINE_SAMPLES = 20
@@ -26,7 +34,7 @@ MAX_BAD_LINE_SAMPLES = 20
 
 @dataclass(slots=True, kw_only=True)
 class Summary:
-    """Sums over all rows of the output, those of earlier runs included. Unknown costs are counted, never taken as 0."""
+    """Sums over all questions' rows, those of earlier runs included. Unknown costs are counted, never taken as 0."""
 
     rows: int = 0
     failed: int = 0
@@ -38,6 +46,7 @@ class Summary:
     unknown_costs: int = 0
     #: Rows that earlier runs had left.
     resumed: int = 0
+    #: Lines that are no questions. Each has a row as well, which no other figure counts.
     bad_lines: int = 0
     #: The first of them, for a report.
     bad_line_samples: list[BadLine] = field(default_factory=list)
@@ -51,6 +60,11 @@ class Summary:
         self.cost_nano_usd += row.cost_nano_usd or 0
         self.saved_nano_usd += row.saved_nano_usd or 0
         self.unknown_costs += row.error is None and (row.cost_nano_usd is None or row.saved_nano_usd is None)
+
+    def join(self, part: Summary) -> None:
+        """Add another summary's figures. Bad lines are not joined: they are known before the first question."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(part, name))
 
     @property
     def answered(self) -> int:
@@ -76,26 +90,39 @@ class Summary:
         return not self.failed and not self.bad_lines
 
 
+_SUMS = tuple(one.name for one in fields(Summary) if one.name not in ("bad_lines", "bad_line_samples"))
+
+
 async def run_batch(
     cascade: Cascade,
-    source: Path,
-    sink: Path,
+    source: Place,
+    sink: Place,
     *,
     concurrency: int,
     allow_code: bool = False,
     on_start: Callable[[int, int], None] = lambda total, done: None,
     on_row: Callable[[Row], None] = lambda row: None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Sleep = asyncio.sleep,
 ) -> Summary:
     """Ask every question of ``source`` that ``sink`` has no row for yet.
+
+    While every tier is left alone by its breaker, a question waits, for as long as its deadline; see :class:`Asking`.
 
     ``on_start`` gets the number of questions and how many are done already. Raises :class:`InputError` for files that
     cannot be used; a question that fails is a row with its error.
     """
-    if await asyncio.to_thread(_same_file, source, sink):
+    if await asyncio.to_thread(is_same, source, sink):
         raise InputError(f"{sink} is the input; choose another output file")
     summary = Summary()
-    ids = _check(source, summary, allow_code=allow_code)
-    done: set[bytes] = set()
+    repeats: set[int] = set()
+
+    def note(position: Position, item: Question | BadLine) -> None:
+        if isinstance(item, BadLine) and item.repeats:
+            repeats.add(position.line)
+
+    ids, questions = check(source, summary, allow_code=allow_code, note=note)
+    done = Keys()
 
     def take_up(values: Mapping[str, Any]) -> bool:
         row = Row.read(values)
@@ -106,33 +133,41 @@ async def run_batch(
         summary.add(row)
         return True
 
-    with Journal(sink, fingerprint=cascade.fingerprint, take_up=take_up) as output:
+    with output(sink, fingerprint=cascade.fingerprint, take_up=take_up) as journal:
         summary.resumed = summary.rows
-        if strangers := len(done - ids):
+        if strangers := done.missing_from(ids):
             raise InputError(
                 f"{sink} has {strangers} rows whose ids are not in {source}: it belongs to another input; "
                 "choose another output file, or delete this one"
             )
-        on_start(len(ids), len(done))
+        on_start(questions, len(done))
         del ids
-        answer = partial(_answer, cascade, allow_code=allow_code)
-        todo = (question for question in _questions(source) if key(question.id) not in done)
-        async for row in bounded_map(answer, todo, concurrency=concurrency):
-            output.write(row.line)
+        asking = Asking(cascade=cascade, clock=clock, sleep=sleep)
+        work = partial(answer, asking, allow_code=allow_code)
+        async for row in bounded_map(work, _todo(source, repeats, done, journal), concurrency=concurrency):
+            journal.write(row.line)
             summary.add(row)
             on_row(row)
     return summary
 
 
-def _same_file(source: Path, sink: Path) -> bool:
-    return source.resolve() == sink.resolve()
+def check(
+    source: Place,
+    summary: Summary,
+    *,
+    allow_code: bool,
+    note: Callable[[Position, Question | BadLine], None] = lambda position, item: None,
+) -> tuple[Keys, int]:
+    """Keys of all ids, and how many questions there are. A first pass, so that what is wrong is known before it costs.
 
-
-def _check(source: Path, summary: Summary, *, allow_code: bool) -> set[bytes]:
-    """Keys of all usable ids. A first pass, so that what is wrong is known before money is spent."""
-    ids: set[bytes] = set()
+    ``note`` hears every line. Raises :class:`InputError` for an input that cannot be used.
+    """
+    ids = Keys()
     kinds: set[Kind | None] = set()
-    for item in read_questions(source, seen=ids):
+    questions = 0
+    for position, item in read_from(source, Position(), ids):
+        note(position, item)
+        questions += isinstance(item, Question)
         if isinstance(item, BadLine):
             summary.bad_lines += 1
             if len(summary.bad_line_samples) < MAX_BAD_LINE_SAMPLES:
@@ -140,19 +175,67 @@ def _check(source: Path, summary: Summary, *, allow_code: bool) -> set[bytes]:
         elif item.gold is not None:
             kinds.add(item.kind)
     check_allowed(kinds, allow_code=allow_code)
-    if not ids:
+    if not questions:
         first = f" (first: {summary.bad_line_samples[0]})" if summary.bad_lines else ""
         raise InputError(f"{source} has no questions{first}")
-    return ids
+    return ids, questions
 
 
-def _questions(source: Path) -> Iterator[Question]:
-    return (item for item in read_questions(source) if isinstance(item, Question))
+def _todo(source: Place, repeats: Container[int], done: Keys, journal: Journal) -> Iterator[Question]:
+    """Questions without a row. A line that is none gets its row as it passes."""
+    for item in read_again(source, repeats=repeats):
+        if item.id is not None and key(item.id) in done:
+            continue
+        if isinstance(item, Question):
+            yield item
+        else:
+            journal.write(Row.bad(item).line)
 
 
-async def _answer(cascade: Cascade, question: Question, *, allow_code: bool) -> Row:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """Asks when somebody is there to answer: in an outage, a file of questions is not to become a file of failures.
+
+    A question that a tier answered is never asked twice, nor one that may have been billed.
+    """
+
+    cascade: Cascade
+    clock: Callable[[], float] = time.monotonic
+    sleep: Sleep = asyncio.sleep
+
+    async def ask(self, request: Request) -> Trace:
+        """``Cascade.ask``, which see; waits for breakers at most ``deadline_s`` of the cascade before it fails."""
+        until_s = self.clock() + self.cascade.deadline_s
+        awaited: Sequence[Tier] = self.cascade.tiers
+        while True:
+            await self._one_of(awaited, until_s)
+            try:
+                return await self.cascade.ask(request)
+            except CascadeExhausted as exc:
+                awaited = [tier for tier in self.cascade.tiers if tier.name in _left_alone(exc.trace)]
+                if not awaited or self.clock() >= until_s:
+                    raise
+
+    async def _one_of(self, tiers: Sequence[Tier], until_s: float) -> None:
+        """Until one of them may be asked. Looks again after each wait: others wait as well, and one gets through."""
+        while (wait_s := min(tier.breaker.wait_s if tier.breaker else 0.0 for tier in tiers)) > 0:
+            left_s = until_s - self.clock()
+            if left_s <= 0:
+                return
+            await self.sleep(min(wait_s, left_s))
+
+
+def _left_alone(trace: Trace) -> set[str]:
+    """Tiers that were not asked, where nobody answered and nothing was spent."""
+    if trace.cost_nano_usd != 0 or any(attempt.answered for attempt in trace.attempts):
+        return set()
+    return {attempt.tier for attempt in trace.attempts if attempt.failure and attempt.failure.kind == "CircuitOpen"}
+
+
+async def answer(asking: Asking, question: Question, *, allow_code: bool) -> Row:
+    """The question's row; with its error, where it failed."""
     try:
-        trace = await cascade.ask(question.request)
+        trace = await asking.ask(question.request)
     except (CascadeExhausted, InputError) as exc:
         wrong = None if question.gold is None else False
         trace_id = exc.trace.id if isinstance(exc, CascadeExhausted) else None

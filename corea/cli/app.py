@@ -7,7 +7,22 @@ from typing import Annotated
 import typer
 
 from corea import __version__
-from corea.cli import ask, batch, certify, config, demo, eval, keys, ledger, models, serve, trace, train
+from corea.cli import (
+    ask,
+    audit,
+    batch,
+    certify,
+    config,
+    demo,
+    eval,
+    keys,
+    ledger,
+    models,
+    serve,
+    simulate,
+    trace,
+    train,
+)
 
 app = typer.Typer(
     name="corea",
@@ -22,6 +37,7 @@ app.command("batch")(batch.batch)
 app.command("demo")(demo.demo)
 app.command("certify")(certify.certify)
 app.command("serve")(serve.serve)
+app.command("simulate")(simulate.simulate)
 app.command("train")(train.train)
 app.add_typer(eval.app, name="eval")
 app.add_typer(models.app, name="models")
@@ -29,6 +45,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(trace.app, name="trace")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 
 
 def _version(wanted: bool) -> None:

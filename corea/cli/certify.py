@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +12,9 @@ import typer
 
 from corea.cli.console import print_json, stdout
 from corea.cli.extras import extra
-from corea.cli.options import Delta, DropIncomplete, Json, Large, MaxDrop, OutcomesFiles, Small
-from corea.cli.outcomes import load_pair, refuse_to_overwrite, tell_left_out
+from corea.cli.options import ConfigFile, Delta, Domain, DropIncomplete, Guards, Json, Large, MaxDrop, Small
+from corea.cli.outcomes import guards_in_force, load_pair, refuse_to_overwrite, tell_left_out
+from corea.cli.propose import lines_of, propose
 from corea.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,8 +26,18 @@ MAX_SHOWN = 30
 
 
 def certify(
-    outcomes: OutcomesFiles,
     out: Annotated[Path, typer.Option("--out", dir_okay=False, help="Where the certificate goes, JSON.")],
+    outcomes: Annotated[
+        list[Path] | None, typer.Argument(help="Outcomes, of: corea eval run, or: corea eval import.")
+    ] = None,
+    from_ledger: Annotated[
+        bool, typer.Option("--from-ledger", help="Instead of outcomes: propose one from audits and feedback.")
+    ] = False,
+    since: Annotated[
+        str | None, typer.Option("--since", help="With --from-ledger: how far back, e.g. 30d. Default: all.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="With --from-ledger: only questions of this task.")] = None,
+    config: ConfigFile = None,
     max_drop: MaxDrop = 0.02,
     delta: Delta = 0.05,
     signal: Annotated[
@@ -41,12 +53,15 @@ def certify(
     ] = False,
     small: Small = None,
     large: Large = None,
+    guard: Guards = None,
+    domain: Domain = None,
     drop_incomplete: DropIncomplete = False,
     json: Json = False,
 ) -> None:
     """Find the cheapest threshold with a promise: at most so much of the large model's accuracy is lost."""
     with extra("evaluate"):
         from corea.evaluate.certification import Terms, certificate_of, choose, with_map
+        from corea.evaluate.guarded import guarded
 
     from corea.confidence.fitted import read as read_map
     from corea.policy.certificate import dump
@@ -55,8 +70,31 @@ def certify(
         raise InputError("--map brings its own signal; leave out --signal")
     if split_delta and by is None:
         raise InputError("--split-delta shares delta among tasks; add --by task")
+    if from_ledger:
+        if outcomes or signal or map or small or large or guard or domain:
+            raise InputError("--from-ledger goes by the configuration; leave out outcomes, and what chooses among them")
+        wanted = Terms(
+            max_drop=max_drop, delta=delta, by_task=by == "task" or task is not None, split_delta=split_delta
+        )  # fmt: skip
+        proposed, gathered, changes = propose(wanted, out=out, since=since, task=task, config=config)
+        if json:
+            told = {"exact": gathered.exact, "agreed": gathered.agreed, "worst": gathered.worst}
+            promised = [
+                {"task": one.task, **asdict(one.certified), "promise": one.certified.promise}
+                for one in proposed.promises
+            ]
+            print_json({"tasks": promised, "changes": changes, **told, "left_out": gathered.other, "out": str(out)})
+            return
+        for line in lines_of(proposed, gathered, changes, out):
+            say(line)
+        return
+    if since is not None or task is not None:
+        raise InputError("--since and --task choose among the ledger's questions; add --from-ledger")
+    if not outcomes:
+        raise InputError("there is nothing to certify; name outcomes (corea eval run), or use --from-ledger")
     refuse_to_overwrite(out, outcomes if map is None else [*outcomes, map])
     rows, pair, left_out = load_pair(outcomes, small=small, large=large, drop_incomplete=drop_incomplete)
+    pair = guarded(pair, rows, guards_in_force(guard, domain))
     fitted = None if map is None else read_map(map)
     choice = choose(pair, signal, rows) if fitted is None else with_map(pair, fitted, rows)
     terms = Terms(max_drop=max_drop, delta=delta, by_task=by == "task", split_delta=split_delta)
@@ -67,7 +105,7 @@ def certify(
     if json:
         print_json(_as_json(made, choice, left_out, out))
         return
-    _show(made, choice, out, map)
+    _show(made, choice, out, map, domain)
 
 
 def _as_json(made: Certificate, choice: Choice, left_out: int, out: Path) -> dict[str, Any]:
@@ -86,7 +124,7 @@ def _as_json(made: Certificate, choice: Choice, left_out: int, out: Path) -> dic
     return {**about, "tasks": promises}
 
 
-def _show(made: Certificate, choice: Choice, out: Path, map: Path | None) -> None:
+def _show(made: Certificate, choice: Choice, out: Path, map: Path | None, domain: Path | None) -> None:
     say(f"{made.small} → {made.large}, by {choice.signal}, {len(choice.pair):,} questions", style="bold")
     if choice.chosen_on:
         say(f"{choice.signal} was chosen on {choice.chosen_on:,} other questions; --signal names one instead")
@@ -101,6 +139,8 @@ def _show(made: Certificate, choice: Choice, out: Path, map: Path | None) -> Non
     say(f'In corea.toml, for the tier "{made.small}", instead of a threshold:\n')
     say(f"certificate = {quoted(out)}")
     say(f"confidence = {configured(made.signal, map)}")
+    for line in guards_configured(made.guards, domain):
+        say(line)
 
 
 def _show_promise(promise: Promise) -> None:
@@ -135,6 +175,16 @@ def configured(signal: str, map: Path | None) -> str:
         return f'{{ estimator = "self_consistency", samples = {rest[0]} }}'
     estimator = name.removesuffix("_followup")
     return f'{{ estimator = "{estimator}", ask = "followup" }}' if estimator != name else f'{{ estimator = "{name}" }}'
+
+
+def guards_configured(made: Sequence[str], domain: Path | None) -> list[str]:
+    """The lines that a tier must have for a certificate's guards, as TOML; none where all the usual ones are."""
+    from corea.guards.registry import GUARDS
+
+    names = [name for name in made if ":" not in name]
+    usual = names == [guard.name for guard in GUARDS]
+    lines = [] if usual else [f"guards = [{', '.join(quoted(name) for name in names)}]"]
+    return lines if domain is None else [*lines, f"domain = {quoted(domain)}"]
 
 
 def quoted(path: object) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -63,8 +64,9 @@ def show(config: ConfigFile = None, json: Json = False) -> None:
     found = find(config)
     loaded = Config.load(config)
     ledger = {**loaded.ledger.model_dump(mode="json"), "url": without_password(loaded.ledger.url)}
+    tiers = [_shown(tier.model_dump(mode="json")) for tier in loaded.tiers]
     if json:
-        shown = {**loaded.model_dump(mode="json"), "ledger": ledger}
+        shown = {**loaded.model_dump(mode="json"), "ledger": ledger, "tiers": tiers}
         print_json({"source": str(found) if found else "built-in", **shown})
         return
     typer.echo(f"# {found or 'built-in configuration'}")
@@ -72,9 +74,9 @@ def show(config: ConfigFile = None, json: Json = False) -> None:
     for section, values in {**sections, "gateway": loaded.gateway.model_dump(mode="json")}.items():
         typer.echo(f"\n[{section}]")
         _lines(values)
-    for tier in loaded.tiers:
+    for tier in tiers:
         typer.echo("\n[[tiers]]")
-        _lines(tier.model_dump(mode="json"))
+        _lines(tier)
 
 
 @imports.command("litellm")
@@ -105,6 +107,16 @@ def import_litellm(
     for words in imported.remarks:
         remark(words)
     typer.echo(f"wrote {out}: {' → '.join(imported.tiers)}; check it with: corea config check {out}")
+
+
+def _shown(tier: dict[str, Any]) -> dict[str, Any]:
+    """A tier as it may be shown: its endpoint without user, password and query, any of which may be a secret."""
+    if tier.get("base_url") is None:
+        return tier
+    url = urlsplit(tier["base_url"])
+    _, at, host = url.netloc.rpartition("@")
+    shown = f"{url.scheme}://{'***@' if at else ''}{host}{url.path}{'?***' if url.query else ''}"
+    return {**tier, "base_url": shown}
 
 
 def _write(file: Path, text: str, *, force: bool) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corea.cli.console import print_json, remark, stdout
+from corea.cli.domain import domain
 from corea.cli.extras import extra
 from corea.cli.ladder import ladder
 from corea.cli.options import (
@@ -30,6 +31,7 @@ from corea.cli.options import (
 )
 from corea.cli.outcomes import load_pair, refuse_to_overwrite, tell_left_out
 from corea.cli.progress import QuestionBar
+from corea.cli.tasks import tasks
 from corea.errors import InputError
 
 app = typer.Typer(help="Measure tiers on questions with known answers.", no_args_is_help=True)
@@ -235,4 +237,6 @@ def report(
         typer.echo(f"{len(pair):,} questions, {pair.small} → {pair.large}: open {out} in a browser")
 
 
+app.command("domain")(domain)
 app.command("ladder")(ladder)
+app.command("tasks")(tasks)

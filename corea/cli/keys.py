@@ -49,20 +49,28 @@ _FIELDS = {
 }
 
 _Which = Annotated[str, typer.Argument(metavar="KEY", help="The key's name or id; see: corea keys list.")]
+_Profiles = Annotated[
+    list[str] | None,
+    typer.Option("--profile", help="Profile it may use, in place of those before; may be repeated. New keys: all."),
+]
+_Rpm = Annotated[int | None, typer.Option("--rpm", min=1, help="Requests per minute.")]
+_Tpm = Annotated[int | None, typer.Option("--tpm", min=1, help="Tokens per minute.")]
+_PerDay = Annotated[float | None, typer.Option("--spend-usd-per-day", help="Dollars a day (UTC).")]
+_PerMonth = Annotated[float | None, typer.Option("--spend-usd-per-month", help="Dollars a month (UTC).")]
+_Task = Annotated[str | None, typer.Option("--task", help="Task of all its questions.")]
+_Expires = Annotated[str | None, typer.Option("--expires", help="When it ends, from now, e.g. 30d or 12h.")]
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Option("--name", help="Whose key it is.")],
-    profile: Annotated[
-        list[str] | None, typer.Option("--profile", help="Profile it may use; may be repeated. Default: all.")
-    ] = None,
-    rpm: Annotated[int | None, typer.Option("--rpm", min=1, help="Requests per minute.")] = None,
-    tpm: Annotated[int | None, typer.Option("--tpm", min=1, help="Tokens per minute.")] = None,
-    per_day: Annotated[float | None, typer.Option("--spend-usd-per-day", help="Dollars a day (UTC).")] = None,
-    per_month: Annotated[float | None, typer.Option("--spend-usd-per-month", help="Dollars a month (UTC).")] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Task of all its questions.")] = None,
-    expires: Annotated[str | None, typer.Option("--expires", help="When it ends, e.g. 30d or 12h.")] = None,
+    profile: _Profiles = None,
+    rpm: _Rpm = None,
+    tpm: _Tpm = None,
+    per_day: _PerDay = None,
+    per_month: _PerMonth = None,
+    task: _Task = None,
+    expires: _Expires = None,
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
@@ -142,15 +150,13 @@ def revoke(which: _Which, config: ConfigFile = None, json: Json = False) -> None
 @app.command()
 def change(
     which: _Which,
-    profile: Annotated[
-        list[str] | None, typer.Option("--profile", help="Profile it may use, in place of those before; repeatable.")
-    ] = None,
-    rpm: Annotated[int | None, typer.Option("--rpm", min=1, help="Requests per minute.")] = None,
-    tpm: Annotated[int | None, typer.Option("--tpm", min=1, help="Tokens per minute.")] = None,
-    per_day: Annotated[float | None, typer.Option("--spend-usd-per-day", help="Dollars a day (UTC).")] = None,
-    per_month: Annotated[float | None, typer.Option("--spend-usd-per-month", help="Dollars a month (UTC).")] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Task of all its questions.")] = None,
-    expires: Annotated[str | None, typer.Option("--expires", help="When it ends, from now, e.g. 30d or 12h.")] = None,
+    profile: _Profiles = None,
+    rpm: _Rpm = None,
+    tpm: _Tpm = None,
+    per_day: _PerDay = None,
+    per_month: _PerMonth = None,
+    task: _Task = None,
+    expires: _Expires = None,
     lift: Annotated[
         list[_Setting] | None, typer.Option("--lift", help="A limit to take away; may be repeated.")
     ] = None,

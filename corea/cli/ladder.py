@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corea.cli.certify import configured, kept, quoted, say
+from corea.cli.certify import configured, guards_configured, kept, quoted, say
 from corea.cli.console import print_json, remark
 from corea.cli.extras import extra
-from corea.cli.options import Delta, DropIncomplete, Json, MaxDrop, OutcomesFiles
-from corea.cli.outcomes import refuse_to_overwrite, tell_left_out
+from corea.cli.options import Delta, Domain, DropIncomplete, Guards, Json, MaxDrop, OutcomesFiles
+from corea.cli.outcomes import guards_in_force, refuse_to_overwrite, tell_left_out
 
 if TYPE_CHECKING:
     from corea.evaluate.ladders import Found
@@ -38,12 +38,15 @@ def ladder(
     signal: Annotated[
         str | None, typer.Option("--signal", help="Confidence to judge every tier by. Default: each by its best.")
     ] = None,
+    guard: Guards = None,
+    domain: Domain = None,
     drop_incomplete: DropIncomplete = False,
     json: Json = False,
 ) -> None:
     """Find the best ladder among the tiers on a third of the questions, and certify it as a whole on the others."""
     with extra("evaluate"):
         from corea.evaluate.certification import Terms
+        from corea.evaluate.guarded import guarded
         from corea.evaluate.ladders import certificate_of_ladder, find, stack_of
         from corea.evaluate.outcomes import read
         from corea.evaluate.pairs import merge
@@ -53,6 +56,8 @@ def ladder(
     rows = merge([read(file) for file in outcomes])
     names = [name.strip() for name in tiers.split(",")] if tiers else []
     stack = stack_of(rows, tiers=names, drop_incomplete=drop_incomplete)
+    in_force = guards_in_force(guard, domain)
+    stack = replace(stack, pairs=tuple(guarded(pair, rows, in_force) for pair in stack.pairs))
     found, signals = find(rows, stack, Terms(max_drop=max_drop, delta=delta), signal=signal)
     created_at = datetime.now(UTC).isoformat(timespec="seconds")
     made = certificate_of_ladder(rows, stack, found, signals, created_at=created_at)
@@ -66,7 +71,7 @@ def ladder(
         return
     _show(found, signals)
     if out is not None:
-        _show_use(made, out)
+        _show_use(made, out, domain)
 
 
 def _dump(made: Certificate | LadderCertificate, out: Path) -> None:
@@ -113,7 +118,7 @@ def _show(found: Found, signals: Mapping[str, str]) -> None:
     say(f"  {made.promise}")
 
 
-def _show_use(made: Certificate | LadderCertificate, out: Path) -> None:
+def _show_use(made: Certificate | LadderCertificate, out: Path, domain: Path | None) -> None:
     from corea.policy.certificate import Certificate
 
     say(f"\nWritten to {out}.")
@@ -128,3 +133,5 @@ def _show_use(made: Certificate | LadderCertificate, out: Path) -> None:
         say(f'\nfor the tier "{name}"' + ("" if two else ", as for each but the last"))
         say(f"certificate = {quoted(out)}")
         say(f"confidence = {configured(signal, None)}")
+        for line in guards_configured(made.guards, domain):
+            say(line)

@@ -31,6 +31,15 @@ MaxDrop = Annotated[
 Delta = Annotated[
     float, typer.Option("--delta", help="Probability that the promise is broken all the same.", min=0, max=1)
 ]
+Guards = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--guard", help="Guard that will be in force; more than once for more, or: none. Default: all, as in a tier."
+    ),
+]
+Domain = Annotated[
+    Path | None, typer.Option("--domain", help="The tier's domain of questions: its guard will be in force too.")
+]
 Threshold = Annotated[
     float | None,
     typer.Option("--threshold", help="Confidence needed to keep an answer, 0 to 1, for every tier but the last."),

@@ -12,6 +12,7 @@ from corea.errors import InputError
 
 if TYPE_CHECKING:
     from corea.evaluate.outcomes import Outcomes, Pair
+    from corea.guards.base import Guard
 
 
 def load_pair(
@@ -25,6 +26,17 @@ def load_pair(
     rows = merge([read(file) for file in files])
     pair, left_out = pair_of(rows, small=small, large=large, drop_incomplete=drop_incomplete)
     return rows, pair, left_out
+
+
+def guards_in_force(named: Sequence[str] | None, domain: Path | None) -> tuple[Guard, ...]:
+    """As :data:`corea.cli.options.Guards` and ``Domain`` say. Raises :class:`InputError` for a name that is none."""
+    from corea.guards.domain import Unlike, load
+    from corea.guards.registry import GUARDS, UNLIKE, guards
+
+    names = [guard.name for guard in GUARDS] if named is None else [name for name in named if name != "none"]
+    if domain is None:
+        return guards(names)
+    return guards((*names, UNLIKE), unlike=Unlike(domain=load(domain)))
 
 
 def tell_left_out(left_out: int) -> None:

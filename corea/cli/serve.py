@@ -29,7 +29,12 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the cascade to any OpenAI client: set its base_url to http://HOST:PORT/v1, and model to "corea"."""
+    from corea.audit.serving import auditor_of
+    from corea.ledger.writer import Ledger
+
     with extra("serve"):
+        from corea.dashboard.audited import AuditAlarms
+        from corea.dashboard.pages import dashboard_of
         from corea.gateway.app import Gateway
         from corea.gateway.auth import authorizer_of
         from corea.gateway.logs import holding, logging_to, secrets_of
@@ -58,4 +63,10 @@ def serve(
         fetch_missing(loaded)
         cascade = Cascade.from_config(loaded)
         authorizer, observer = authorizer_of(settings, cascade.ledger), observer_of(settings, loaded)
-        run(Gateway(cascade, settings, authorizer=authorizer, observer=observer), on_start=say)
+        auditor = auditor_of(loaded, cascade)
+        alarms = AuditAlarms(cascade.ledger) if auditor and isinstance(cascade.ledger, Ledger) else None
+        pages = dashboard_of(settings, cascade.ledger, api_has_keys=authorizer.has_keys, alarms=alarms)
+        gateway = Gateway(
+            cascade, settings, authorizer=authorizer, observer=observer, auditor=auditor, pages=pages
+        )  # fmt: skip
+        run(gateway, on_start=say)

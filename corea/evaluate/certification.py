@@ -117,6 +117,7 @@ def certificate_of(
             samples=outcomes.samples,
             map_checksum=checksum(fitted) if fitted else "",
         ),
+        guards=pair.guards,
         tie_key="question" if has_texts(pair) else "id",
         tasks=tuple(tasks),
         models_hash=models,

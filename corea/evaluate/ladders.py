@@ -247,6 +247,7 @@ def certificate_of_ladder(
         certified=ladder,
         tiers=ladder.tiers,
         signals={name: signal_label(signals[name], samples=outcomes.samples) for name in ladder.tiers[:-1]},
+        guards=few.pairs[0].guards,
         tie_key="question" if has_texts(few.pairs[0]) else "id",
         tasks=tuple(sorted({str(task) for task in few.pairs[0].tasks if task is not None})),
         models_hash=models,

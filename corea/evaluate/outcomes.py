@@ -85,6 +85,8 @@ class Pair:
     questions: Strings = field(default_factory=lambda: np.array([], dtype=object))
     answers: Strings = field(default_factory=lambda: np.array([], dtype=object))
     golds: Strings = field(default_factory=lambda: np.array([], dtype=object))
+    #: Labels of the guards whose objections are unknown confidences here; see :mod:`corea.evaluate.guarded`.
+    guards: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

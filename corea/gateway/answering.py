@@ -40,6 +40,8 @@ class Asking:
     #: For the trace: who asks, and what for.
     metadata: Shape
     task: str | None
+    #: The policy that was chosen; None leaves it to the task.
+    policy: str | None
     #: Whether the answer's body says what COREA knows of it.
     corea_body: bool
     #: The gateway's clock when the request came in.
@@ -59,7 +61,7 @@ class Asking:
         return corea_headers(trace, route=trace.tier or "", overhead_s=self.overhead_s(trace))
 
     def request(self, id: str) -> Request:
-        return Request(messages=self.messages, id=id, task=self.task)
+        return Request(messages=self.messages, id=id, task=self.task, policy=self.policy)
 
 
 async def answer_whole(connection: Connection, asking: Asking, whole: Callable[[Trace, Shape | None], Shape]) -> None:

@@ -8,18 +8,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from starlette.routing import Route, Router
 
-from corea.cascade import Cascade
+from corea.cascade import Cascade, Recorder
 from corea.errors import CoreaError, InputError
 from corea.gateway import completions, responses
 from corea.gateway.admission import Admission
 from corea.gateway.answering import Asking, answer_streamed, answer_whole
 from corea.gateway.auth import Authorizer, Caller, Open
+from corea.gateway.budgets import Policed
+from corea.gateway.choosing import chosen
 from corea.gateway.connection import ClientGone, Connection, Receive, Scope, Send
 from corea.gateway.directory import Directory, Target, expected
 from corea.gateway.errors import ApiError, api_error, bad_request, internal, unsupported
@@ -37,6 +39,9 @@ from corea.gateway_config import GatewayConfig
 from corea.ledger.ids import new_trace_id
 from corea.tier import AS_CONFIGURED, Sampling
 from corea.types import Message
+
+if TYPE_CHECKING:
+    from corea.audit.auditor import Auditor
 
 logger = logging.getLogger("corea.gateway")
 
@@ -58,6 +63,15 @@ class FeedbackStore(Protocol):
     async def add_feedback(self, trace_id: str, correct: float) -> None: ...
 
 
+class Pages(Protocol):
+    """An ASGI app for people at ``path`` and below, which lets in whom it knows: keys of the API do not count there."""
+
+    @property
+    def path(self) -> str: ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 class Gateway:
     """``uvicorn.run(Gateway(cascade))``. Closes the cascade when the server ends."""
 
@@ -69,10 +83,13 @@ class Gateway:
         authorizer: Authorizer | None = None,
         feedback: FeedbackStore | None = None,
         observer: Observer | None = None,
+        auditor: Auditor | None = None,
+        pages: Pages | None = None,
         clock: Callable[[], float] = time.perf_counter,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """``feedback``: by default the ledger, if it keeps any. ``observer``: by default as ``settings`` say.
+        ``auditor`` looks at every trace, and its word is the last on every bar.
 
         Raises :class:`ConfigError` for names that clash.
         """
@@ -86,9 +103,19 @@ class Gateway:
         )
         self.metrics = Metrics(active=lambda: self.admission.active, queued=lambda: self.admission.queued)
         self.metrics.registry.register(Upstreams(cascade.tiers))
-        recording = Recording(cascade.ledger, self.authorizer, self.metrics)
+        self.metrics.registry.register(Policed(cascade.policies))
+        recording: Recorder = Recording(cascade.ledger, self.authorizer, self.metrics)
         self.observer = observer or observer_of(self.settings)
-        self.directory = Directory.of(watched(cascade, self.observer), self.settings.profiles, recording)
+        over = watched(cascade, self.observer)
+        self.auditor = auditor
+        if auditor is not None:
+            # It knows the ledger, and with it the database's library.
+            from corea.audit.policy import joined
+            from corea.gateway.audit_metrics import Audits
+
+            self.metrics.registry.register(Audits(auditor))
+            recording, over.policies = auditor.over(recording), joined(over.policies, auditor.policy)
+        self.directory = Directory.of(over, self.settings.profiles, recording)
         self.idempotency = self._idempotency(clock)
         self.draining = False
         self._in_progress = 0
@@ -112,6 +139,9 @@ class Gateway:
             self._route("/metrics", "GET", self._metrics),
             self._route("/openapi.json", "GET", self._openapi),
         ]
+        if pages is not None:
+            door = _Pages(self, pages)
+            self.routes += [Route(pages.path, door), Route(f"{pages.path}/{{page:path}}", door)]
         self._router = Router(self.routes, redirect_slashes=False, default=_Endpoint(self, "unknown", None, _unknown))
         self._router.lifespan_context = self._lifespan
 
@@ -124,11 +154,15 @@ class Gateway:
     @asynccontextmanager
     async def _lifespan(self, app: object) -> AsyncGenerator[None, None]:
         async with self.cascade:
+            if self.auditor is not None:
+                await self.auditor.start()
             yield
             # Requests that were cancelled at the end of a drain still have a trace to write.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_TRACES_S):
                     await self._idle.wait()
+            if self.auditor is not None:
+                await self.auditor.aclose()
             await self.authorizer.aclose()
             await asyncio.to_thread(self.observer.close)
 
@@ -304,6 +338,7 @@ class Gateway:
         sampling: Sampling,
         started_s: float,
     ) -> Asking:
+        task, policy = chosen(connection.headers, caller, target)
         tokens, nano_usd = expected(target.cascade.tiers, messages, sampling)
         connection.reserved = await self.authorizer.reserve(
             caller, profile=target.name, tokens=tokens, nano_usd=nano_usd
@@ -313,7 +348,8 @@ class Gateway:
             messages=messages,
             sampling=sampling,
             metadata={"model": target.name, **connection.reserved},
-            task=target.task or caller.task,
+            task=task,
+            policy=policy,
             corea_body=self.settings.corea_body and connection.headers.get("x-corea-body", "").lower() != "off",
             started_s=started_s,
             clock=self._clock,
@@ -323,8 +359,11 @@ class Gateway:
 class _Endpoint:
     """What surrounds every handler."""
 
-    def __init__(self, gateway: Gateway, route: str, method: str | None, handler: Handler) -> None:
+    def __init__(
+        self, gateway: Gateway, route: str, method: str | None, handler: Handler, *, own_door: bool = False
+    ) -> None:
         self.method = method
+        self._own_door = own_door
         self._gateway = gateway
         self._route = route
         self._handler = handler
@@ -357,6 +396,9 @@ class _Endpoint:
             connection.status = _CLIENT_CLOSED_REQUEST
         except ApiError as error:
             await self._refuse(connection, served, error)
+        except InputError as error:
+            # The client's, who is told. The access log has a line of it.
+            await self._refuse(connection, served, api_error(error))
         except CoreaError as error:
             logger.warning("%s: %s", connection.request_id, error)
             await self._refuse(connection, served, api_error(error))
@@ -371,13 +413,34 @@ class _Endpoint:
 
     async def _handle(self, connection: Connection, served: Served, started_s: float) -> None:
         caller = _NOBODY
-        if self._route not in OPEN_PATHS:
+        if self._route not in OPEN_PATHS and not self._own_door:
             caller = await self._gateway.authorizer.authorize(connection.headers)
             served.key = caller.id
         if self.method is not None and connection.method != self.method:
             message = f"{self._route} takes {self.method}, not {connection.method[:20]}"
             raise ApiError(message, status=405, code="method_not_allowed", allow=self.method)
         await self._handler(connection, caller, started_s)
+
+
+class _Pages:
+    """Logged and counted like every request, but with a door of its own."""
+
+    def __init__(self, gateway: Gateway, pages: Pages) -> None:
+        self._gateway = gateway
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def show(connection: Connection, caller: Caller, started_s: float) -> None:
+            async def sent(message: MutableMapping[str, Any]) -> None:
+                if message["type"] == "http.response.start":
+                    connection.status = message["status"]
+                    message["headers"].append((b"x-request-id", connection.request_id.encode("latin-1")))
+                await send(message)
+
+            await self._pages(scope, receive, sent)
+
+        endpoint = _Endpoint(self._gateway, self._pages.path, None, show, own_door=True)
+        await endpoint(scope, receive, send)
 
 
 _NOBODY = Caller(id="nobody", profiles=frozenset())

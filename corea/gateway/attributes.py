@@ -53,6 +53,8 @@ def of_attempt(attempt: Attempt) -> Attributes:
         **reply,
         "corea.decision": "keep" if decision.keep else "defer",
         "corea.reason": decision.reason.value,
+        "corea.guard": decision.guard,
+        "corea.policy": decision.policy,
         "corea.confidence": attempt.confidence.value,
         "corea.threshold": decision.threshold,
         "corea.cost_usd": _usd(attempt.cost_nano_usd),

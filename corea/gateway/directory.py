@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from corea.cascade import Cascade, Recorder
+from corea.cascade import NO_POLICIES, Cascade, Recorder
 from corea.errors import ConfigError
 from corea.gateway.auth import Caller
 from corea.gateway.errors import ApiError
 from corea.gateway_config import ProfileConfig
+from corea.policy.base import Policies
 from corea.tier import Sampling, Tier
 from corea.types import Message, Usage
 
@@ -23,6 +24,7 @@ class Target:
     name: str
     cascade: Cascade
     task: str | None = None
+    policy: str | None = None
     single: bool = False
 
     @property
@@ -49,12 +51,12 @@ class Directory:
             tiers = cascade.tiers if profile.threshold is None else _held_to(cascade.tiers, profile.threshold)
             like = _like(cascade, tiers, ledger, profile)
             label = f"{CASCADE}:{name}"
-            targets[label] = Target(name=label, cascade=like, task=profile.task)
+            targets[label] = Target(name=label, cascade=like, task=profile.task, policy=profile.policy)
         for tier in cascade.tiers:
             if tier.name in targets:
                 raise ConfigError(f'a tier cannot be called "{tier.name}": clients name the cascade so; rename it')
             alone = replace(tier, threshold=None, certificate=None, estimator=None)
-            like = _like(cascade, [alone], ledger)
+            like = _like(cascade, [alone], ledger, policies=NO_POLICIES)
             targets[tier.name] = Target(name=tier.name, cascade=like, single=True)
         return cls(targets)
 
@@ -82,12 +84,14 @@ def _like(
     tiers: tuple[Tier, ...] | list[Tier],
     ledger: Recorder | None,
     profile: ProfileConfig | None = None,
+    policies: Policies | None = None,
 ) -> Cascade:
     return Cascade(
         tiers,
         deadline_s=(profile and profile.deadline_s) or cascade.deadline_s,
         on_exhausted=(profile and profile.on_exhausted) or cascade.on_exhausted,
         ledger=ledger,
+        policies=cascade.policies if policies is None else policies,
         fingerprint=cascade.fingerprint,
         prices_version=cascade.prices_version,
     )

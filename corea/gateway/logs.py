@@ -93,9 +93,8 @@ def logging_to(
 def secrets_of(config: Config, environ: Mapping[str, str] = os.environ) -> frozenset[str]:
     """What the configuration names, or holds, and nobody may read."""
     named = [getattr(tier, "api_key_env", None) for tier in config.tiers]
-    values = [
-        environ.get(name, "").strip() for name in (*named, config.gateway.api_key_env, "COREA_KEYS_SECRET") if name
-    ]
+    gateway = (config.gateway.api_key_env, config.gateway.dashboard.password_env)
+    values = [environ.get(name, "").strip() for name in (*named, *gateway, "COREA_KEYS_SECRET") if name]
     url = urlsplit(config.ledger.url or "")
     # As it is written in the URL, and as it is meant.
     values += [url.password or "", unquote(url.password or "")]

@@ -46,6 +46,15 @@ class Metrics:
             registry=self.registry,
         )
         self._attempts = Counter("corea_attempts", "What tiers did.", ["tier", "reason"], registry=self.registry)
+        self._guarded = Counter(
+            "corea_guarded", "Answers that a guard deferred.", ["tier", "guard"], registry=self.registry
+        )
+        self._decided = Counter(
+            "corea_decided_by_policy",
+            "Attempts whose bar a policy set, or which it left out.",
+            ["tier", "policy"],
+            registry=self.registry,
+        )
         self._answers = Counter("corea_answers", "Answers handed out, by tier.", ["tier"], registry=self.registry)
         self._deferred = Counter(
             "corea_deferred_answers", "Answers of a later tier than the first one asked.", registry=self.registry
@@ -95,7 +104,12 @@ class Metrics:
 
     def _attempted(self, attempt: Attempt) -> None:
         tier = attempt.tier
-        self._attempts.labels(tier, attempt.decision.reason.value).inc()
+        decision = attempt.decision
+        self._attempts.labels(tier, decision.reason.value).inc()
+        if decision.guard is not None:
+            self._guarded.labels(tier, decision.guard).inc()
+        if decision.policy is not None:
+            self._decided.labels(tier, decision.policy).inc()
         if attempt.cost_nano_usd is None:
             self._unknown.labels(tier).inc()
         else:

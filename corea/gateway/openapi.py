@@ -14,7 +14,7 @@ Shape = dict[str, Any]
 _MEANINGS = {
     "400": "The request cannot be answered as it is; `param` says what is wrong with it.",
     "401": "No key, or a wrong one.",
-    "403": "The key is not for this model.",
+    "403": "The key is not for this model, or the policy or task is not for a request to choose.",
     "404": "There is no such model, or no such thing.",
     "405": "Another method.",
     "409": "A request with this Idempotency-Key is being worked on.",
@@ -51,6 +51,18 @@ _ASKING: list[Shape] = [
         "description": "Sent again with the same key, a request gets its first answer.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     },
+    *(
+        {
+            "name": f"x-corea-{name}",
+            "in": "header",
+            "description": description,
+            "schema": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[!-~]+$"},
+        }
+        for name, description in (
+            ("policy", "The policy to be answered by, of those that may be chosen."),
+            ("task", "What task the question is of, where its key or model does not say."),
+        )
+    ),
     {
         "name": "x-corea-body",
         "in": "header",

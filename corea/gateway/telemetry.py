@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from corea.gateway.endpoints import Endpoint
 from corea.gateway.errors import ApiError
 from corea.gateway.served import PROBES, Served, served_now
 from corea.models.base import Model
+from corea.policy.base import Policy
 from corea.telemetry import carrying
 from corea.tier import AS_CONFIGURED, Hear, Sampling, Tier
 from corea.types import Attempt, Prompt, Reply, Request
@@ -130,11 +131,19 @@ class _Watched(Tier):
         clock: Callable[[], float],
         sampling: Sampling = AS_CONFIGURED,
         hear: Hear | None = None,
+        policies: Sequence[Policy] = (),
+        elapsed_s: float = 0.0,
     ) -> Attempt:
         streams = hear is not None and self.is_heard_live
         with self.spans.call(self, of_sampling(self, sampling, streams=streams)) as span:
             attempt = await self._plain().attempt(
-                request, time_left_s=time_left_s, clock=clock, sampling=sampling, hear=hear
+                request,
+                time_left_s=time_left_s,
+                clock=clock,
+                sampling=sampling,
+                hear=hear,
+                policies=policies,
+                elapsed_s=elapsed_s,
             )
             _tell(span, of_attempt(attempt))
             if attempt.failure is not None:

@@ -99,6 +99,11 @@ def pairs(text: str) -> frozenset[int]:
     return frozenset(_hash(f"{one} {two}") for one, two in pairwise(words))
 
 
+def checksum(domain: Domain) -> str:
+    """Of all that decides what the guard objects to."""
+    return sealed.checksum(_body(domain))
+
+
 def save(domain: Domain, path: Path) -> None:
     """Write it with a checksum, atomically. Raises :class:`InputError` where it cannot be written."""
     sealed.write(path, _body(domain))

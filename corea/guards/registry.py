@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from corea.errors import InputError
 from corea.guards.base import Guard, Judged
 from corea.guards.contradiction import contradiction
-from corea.guards.domain import Unlike
+from corea.guards.domain import Unlike, checksum
 from corea.guards.ending import confidence_missing, cut_off, no_answer
 from corea.guards.language import wrong_language
 from corea.guards.refusal import refusal
 from corea.guards.repetition import repetition
 
 UNLIKE = "unlike_certified"
+#: How much of a domain's checksum a label shows.
+_SHOWN = 16
 #: Those that need nothing but the reply.
 GUARDS: tuple[Guard, ...] = (
     Guard(name="cut_off", check=cut_off),
@@ -50,6 +52,17 @@ def guards(names: Iterable[str] | None = None, *, unlike: Unlike | None = None) 
     if UNLIKE in wanted and unlike is None:
         raise InputError(f"the guard {UNLIKE!r} needs the certifying questions' domain; fit one, or leave it out")
     return tuple(guard for guard in known if guard.name in wanted)
+
+
+def labels(asked: Iterable[Guard]) -> tuple[str, ...]:
+    """Their names, for a certificate to be bound to; with the domain's checksum and the share where there is one."""
+    return tuple(_label(guard) for guard in asked)
+
+
+def _label(guard: Guard) -> str:
+    if not isinstance(guard.check, Unlike):
+        return guard.name
+    return f"{guard.name}:{guard.check.alpha:g}:{checksum(guard.check.domain)[:_SHOWN]}"
 
 
 def first_objection(asked: Sequence[Guard], judged: Judged) -> Objection | None:

@@ -99,12 +99,12 @@ def _page(connection: Connection, ids: Sequence[str], since_unix_s: float) -> li
 def _lines(tried: Sequence[Row], correct: float) -> Iterator[Row]:
     final = next(row for row in tried if row["position"] == row["final"])
     for row in tried:
-        known = _known(row, final, correct)
-        if known is not None:
-            yield _line(row, *known)
+        found = known(row, final, correct)
+        if found is not None:
+            yield _line(row, *found)
 
 
-def _known(row: Row, final: Row, correct: float) -> tuple[float, str] | None:
+def known(row: Row, final: Row, correct: float) -> tuple[float, str] | None:
     """How right this attempt was, and how that is known; None where it is not."""
     if row is final:
         return correct, "told"

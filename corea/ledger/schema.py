@@ -24,12 +24,13 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     false,
     text,
 )
 
 #: The newest migration. Revisions are zero-padded numbers, so "older" and "newer" are plain comparisons.
-HEAD = "0003"
+HEAD = "0005"
 #: Not alembic's default name: a PostgreSQL schema may be shared with another program that uses alembic.
 VERSION_TABLE = "corea_ledger_version"
 
@@ -119,6 +120,10 @@ attempts = Table(
     Column("keep", Boolean, nullable=False),
     Column("reason", AnyText, nullable=False),
     Column("threshold", Float),
+    #: Which guard objected, which policy set the bar or had the last word, and why, in a few words.
+    Column("guard", AnyText),
+    Column("policy", AnyText),
+    Column("note", AnyText),
     Column("confidence", Float),
     Column("confidence_source", AnyText, nullable=False),
     Column("confidence_note", AnyText),
@@ -245,4 +250,77 @@ replays = Table(
     Column("headers", JSON(none_as_null=True)),
     Column("body", LargeBinary),
     Column("expires_at_unix_s", Float, nullable=False, index=True),
+)
+
+#: The audit's evidence, in the order in which lots were drawn; run-length: a row without an audit stands for several
+#: questions. No foreign key: the evidence outlives pruned traces, and holds no texts.
+audits = Table(
+    "audits",
+    metadata,
+    Column("place", Integer, primary_key=True, autoincrement=True),
+    #: The question's; of several, the last one's.
+    Column("trace_id", AnyText, nullable=False, unique=True),
+    #: Whose watch it is: a task, or "" for all that have none of their own.
+    Column("task", AnyText, nullable=False),
+    #: Which step was in force, and how often that had changed.
+    Column("epoch", Integer, nullable=False),
+    Column("bar", Float, nullable=False),
+    #: passed (deferred, or kept and not drawn), paused, or deferred and in the fair sample; drawn ones are running,
+    #: then done, failed or lost.
+    Column("state", AnyText, nullable=False),
+    Column("questions", Integer, nullable=False),
+    #: With which probability a kept answer was to be audited.
+    Column("propensity", Float, nullable=False),
+    #: Whether its lot is below the least share: such rows are a fair sample of all questions, deferred ones too.
+    Column("uniform", Boolean, nullable=False),
+    #: Whether the small model's answer and the large one's are the same; NULL where nobody knows.
+    Column("agrees", Boolean),
+    #: What feedback says of the answer handed out.
+    Column("was_right", Boolean),
+    #: Of the drop; see ``corea.audit.harm``.
+    Column("harm_least", Float),
+    Column("harm_most", Float),
+    #: Never part of the answer's cost. NULL: unknown, and what was reserved counts.
+    Column("cost_nano_usd", BigInteger),
+    Column("reserved_nano_usd", BigInteger, nullable=False),
+    #: Days since 1970, UTC.
+    Column("day", Integer, nullable=False),
+    Column("asked_at_unix_s", Float, nullable=False),
+    Column("ended_at_unix_s", Float),
+    #: Why it failed.
+    Column("why", AnyText),
+    #: How often the row was changed after it had ended.
+    Column("revision", Integer, nullable=False, server_default="0"),
+    Index("ix_audits_task_epoch_place", "task", "epoch", "place"),
+    Index("ix_audits_day", "day"),
+    Index(
+        "ix_audits_running",
+        "place",
+        sqlite_where=text("state = 'running'"),
+        postgresql_where=text("state = 'running'"),
+    ),
+)
+
+#: One a task and epoch, whichever replica saw it first. Open until it is cleared; a step of NULL is to always defer.
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("id", AnyText, primary_key=True),
+    Column("name", AnyText, nullable=False),
+    Column("task", AnyText, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("raised_at_unix_s", Float, nullable=False),
+    Column("text", AnyText, nullable=False),
+    Column("limit", Float, nullable=False),
+    Column("low", Float, nullable=False),
+    Column("high", Float, nullable=False),
+    Column("audited", Integer, nullable=False),
+    Column("step_before", Float),
+    Column("step_after", Float),
+    Column("cleared_at_unix_s", Float),
+    #: The epoch that began when it was cleared.
+    Column("cleared_epoch", Integer),
+    Column("approved_by", AnyText),
+    Column("approved_at_unix_s", Float),
+    UniqueConstraint("name", "task", "epoch", name="uq_alarms_name_task_epoch"),
 )

@@ -55,6 +55,11 @@ class Breaker:
         self._next_probe_s = 0.0
         self.is_open = False
 
+    @property
+    def wait_s(self) -> float:
+        """Seconds until it lets a call through; 0 where it does."""
+        return max(0.0, self._next_probe_s - self._clock()) if self.is_open else 0.0
+
     @contextmanager
     def watch(self, tier: str) -> Iterator[None]:
         """One call; its failure, if it is one of ``tier``, is what it raises. Raises :class:`CircuitOpen` instead."""
@@ -72,14 +77,11 @@ class Breaker:
         self._ended(era, failure=None, answered=True)
 
     def _admit(self, tier: str) -> int:
-        now_s = self._clock()
-        if not self.is_open:
-            return self._era
-        if now_s < self._next_probe_s:
-            left_s = self._next_probe_s - now_s
+        if (left_s := self.wait_s) > 0:
             message = f"{tier} was not asked: {self._why}; it is asked again in {left_s:.1f} s"
             raise CircuitOpen(message, retry_after_s=left_s)
-        self._wait(now_s)
+        if self.is_open:
+            self._wait(self._clock())
         return self._era
 
     def _ended(self, era: int, *, failure: ModelError | None, answered: bool) -> None:

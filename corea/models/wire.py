@@ -226,9 +226,14 @@ def _not_a_completion(exc: ValidationError, model: str, prefix: str = "") -> Ups
 
 
 def _usage(usage: _UsageShape | None) -> Usage | None:
-    if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
+    if usage is None or usage.prompt_tokens is None:
         return None
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    if completion is None:
+        # Embeddings are counted so: of the total, nothing is left for a completion.
+        if usage.total_tokens != prompt:
+            return None
+        completion = 0
     cached = (usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens) or 0
     reasoning = (usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens) or 0
     # xAI counts the reasoning beside the completion; everyone else inside it. Only the total tells.

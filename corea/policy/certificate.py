@@ -23,6 +23,8 @@ TieKey = Literal["question", "id"]
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _Value = TypeVar("_Value")
 _MAX_LISTED = 5
+#: Fields that were added to version 1.
+_LATER = frozenset({"guards", "gate"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +88,9 @@ class Promise:
 class Certificate:
     """Promises for the answers of ``small`` instead of ``large``; void for other hashes or another signal.
 
-    ``signal`` says which confidence was certified, ``tie_key`` what was hashed to split ties. ``tasks`` are those of
-    the data; the hashes are None where foreign outcomes did not say which models answered.
+    ``signal`` says which confidence was certified, ``guards`` which guards had no objection to what was kept, ``gate``
+    which gate let the small model be asked (:func:`corea.policy.gate.label`), ``tie_key`` what was hashed for ties.
+    ``tasks`` are those of the data; the hashes are None where foreign outcomes did not say which models answered.
     """
 
     version: int = VERSION
@@ -95,6 +98,8 @@ class Certificate:
     small: str
     large: str
     signal: str
+    guards: tuple[str, ...] = ()
+    gate: str | None = None
     tie_key: TieKey = "question"
     tasks: tuple[str, ...] = ()
     models_hash: str | None
@@ -147,9 +152,16 @@ def load(path: Path) -> Certificate:
 
 
 def check_applies(
-    certificate: Certificate, *, models_hash: str, prompts_hash: str, signal: str, source: str = "the certificate"
+    certificate: Certificate,
+    *,
+    models_hash: str,
+    prompts_hash: str,
+    signal: str,
+    guards: tuple[str, ...] = (),
+    gate: str | None = None,
+    source: str = "the certificate",
 ) -> None:
-    """Raises :class:`InputError` where the promise is void: other models, prompts or signal than were certified."""
+    """Raises :class:`InputError` where the promise is void: other models, prompts, signal or guards were certified."""
     if certificate.models_hash is None:
         raise InputError(
             f"{source} was made from foreign outcomes, which do not say what models answered; "
@@ -162,6 +174,8 @@ def check_applies(
         ("models or sampling settings", certificate.models_hash, models_hash, measured_anew),
         ("prompts", certificate.prompts_hash, prompts_hash, measured_anew),
         ("confidence", certificate.signal, signal, "set the tier's confidence back, or certify again: corea certify"),
+        ("guards", _named(certificate.guards), _named(guards), "set the tier's guards to those, or certify again"),
+        ("gates", certificate.gate or "none", gate or "none", "set the tier's gate back, or certify again with one"),
     ):
         if was != now:
             raise InputError(f"{source} was made for other {name} ({was}, now {now}), so its promise is void; {mend}")
@@ -179,7 +193,16 @@ def _validated(kind: type[_Value], data: dict[str, Any], path: Path) -> _Value:
 
 
 def _body(certificate: Certificate) -> dict[str, Any]:
-    return dict(TypeAdapter(Certificate).dump_python(certificate, mode="json"))
+    return later(TypeAdapter(Certificate).dump_python(certificate, mode="json"))
+
+
+def later(body: dict[str, Any]) -> dict[str, Any]:
+    """Without what files of before lack, where it says nothing: their checksums still fit."""
+    return {key: value for key, value in body.items() if value or key not in _LATER}
+
+
+def _named(guards: Sequence[str]) -> str:
+    return ", ".join(guards) or "none"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -41,8 +41,18 @@ def certify(
     Raises :class:`InputError` for fractional correctness and for arrays that do not fit together.
     """
     path = walk(checked(confidence), small_correct, large_correct, ids)
-    saving = savings(path, small_cost, large_cost)
+    return along(path, savings(path, small_cost, large_cost), max_drop=max_drop, delta=delta)
+
+
+def along(path: Walk, saving: Floats | None, *, max_drop: float, delta: float) -> Certified:
+    """What holds on a walk whose stops save so much, (stops,), or None: the cheapest of those before the first failure.
+
+    Stops may have been left out of the walk, if that was not decided by what was answered.
+    """
     stop = _last_passing(path, max_drop, delta)
+    if stop is not None and saving is not None:
+        # Of equals the last one, which keeps most.
+        stop -= int(saving[stop::-1].argmax())
     chosen = stop is not None and (saving is None or saving[stop] > 0)
     if stop is None or not chosen:
         return Certified(
@@ -121,8 +131,7 @@ def savings(path: Walk, small_cost: Floats | None, large_cost: Floats | None) ->
 
 
 def _last_passing(path: Walk, max_drop: float, delta: float) -> int | None:
-    """Index of the last stop before the first failure; None if even keeping nothing fails. Costs are positive, so the
-    last is the cheapest."""
+    """Index of the last stop before the first failure; None if even keeping nothing fails."""
     if not passes(path.n, 0, 0, max_drop, delta) or len(path.kept) == 0:
         return None
     # Only a stop with a new harm or gain can change the verdict.

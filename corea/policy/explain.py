@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corea.types import Attempt, Reason, Trace
+from corea.types import Attempt, Decision, Reason, Trace
 
 
 def explain(attempt: Attempt) -> str:
@@ -12,7 +12,7 @@ def explain(attempt: Attempt) -> str:
         case Reason.CONFIDENT:
             return (
                 f"Kept the answer of {tier}: its confidence {number(attempt.confidence.value)} "
-                f"reaches the threshold {number(decision.threshold)}."
+                f"reaches the threshold {number(decision.threshold)}{_set_by(decision)}."
             )
         case Reason.LAST_TIER:
             return f"Kept the answer of {tier}: it is the last tier, whose answer is final."
@@ -21,7 +21,7 @@ def explain(attempt: Attempt) -> str:
         case Reason.BELOW_THRESHOLD:
             return (
                 f"Deferred from {tier}: its confidence {number(attempt.confidence.value)} "
-                f"is below the threshold {number(decision.threshold)}."
+                f"is below the threshold {number(decision.threshold)}{_set_by(decision)}."
             )
         case Reason.TIED:
             return (
@@ -32,6 +32,12 @@ def explain(attempt: Attempt) -> str:
             return f"Skipped {tier}: its certificate promises nothing for this question."
         case Reason.UNKNOWN_CONFIDENCE:
             return f"Deferred from {tier}: its confidence is unknown ({attempt.confidence.note})."
+        case Reason.GUARDED | Reason.DISAGREED:
+            objected = "" if decision.guard is None else f"the guard {decision.guard} objected: "
+            return f"Deferred from {tier}: {objected}{decision.note}."
+        case Reason.SKIPPED:
+            why = attempt.failure.message if attempt.failure else "no reason given"
+            return f"Skipped {tier}, by {decision.policy}: {why}."
         case Reason.CUT_OFF:
             return f"Deferred from {tier}: its reply was cut off at the token limit before it had finished."
         case Reason.TOO_LONG:
@@ -50,6 +56,12 @@ def explain_trace(trace: Trace) -> str:
     elif not final.decision.keep:
         sentences.append(f"No answer could be kept, so the best there is was handed out: that of {final.tier}.")
     return " ".join(sentences)
+
+
+def _set_by(decision: Decision) -> str:
+    if decision.policy is None:
+        return ""
+    return f" of the policy {decision.policy}" + (f" ({decision.note})" if decision.note else "")
 
 
 def number(value: float | None) -> str:

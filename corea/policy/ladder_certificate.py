@@ -16,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from corea import sealed
 from corea.errors import InputError
-from corea.policy.certificate import Certificate, Certified, Promise, TieKey, check_applies
+from corea.policy.certificate import Certificate, Certified, Promise, TieKey, check_applies, later
 
 VERSION = 1
 METHOD = "exact score-ordered net-drop test, fixed sequence of ladders"
@@ -92,7 +92,8 @@ class CertifiedLadder:
 class LadderCertificate:
     """A promise for the answers of ``tiers`` together instead of the last of them; void for other hashes or signals.
 
-    ``signals``: by tier, which confidence was certified. The hashes are those of all tiers, in order.
+    ``signals``: by tier, which confidence was certified; ``guards``: which guards, the same for all of them. The hashes
+    are those of all tiers, in order.
     """
 
     kind: Literal["ladder"] = "ladder"
@@ -100,6 +101,7 @@ class LadderCertificate:
     certified: CertifiedLadder
     tiers: tuple[str, ...]
     signals: Mapping[str, str]
+    guards: tuple[str, ...] = ()
     tie_key: TieKey = "question"
     tasks: tuple[str, ...] = ()
     models_hash: str | None
@@ -122,8 +124,9 @@ class LadderCertificate:
         )  # fmt: skip
         return Certificate(
             promises=(Promise(certified=certified),), small=rung.tier, large=found.last,
-            signal=self.signals[rung.tier], tie_key=self.tie_key, tasks=self.tasks, models_hash=self.models_hash,
-            prompts_hash=self.prompts_hash, data_hash=self.data_hash, created_at=self.created_at,
+            signal=self.signals[rung.tier], guards=self.guards, tie_key=self.tie_key, tasks=self.tasks,
+            models_hash=self.models_hash, prompts_hash=self.prompts_hash, data_hash=self.data_hash,
+            created_at=self.created_at,
         )  # fmt: skip
 
 
@@ -166,11 +169,18 @@ def load(path: Path) -> LadderCertificate:
 
 
 def check_ladder_applies(
-    certificate: LadderCertificate, *, models_hash: str, prompts_hash: str, signals: tuple[str, ...], source: str
+    certificate: LadderCertificate,
+    *,
+    models_hash: str,
+    prompts_hash: str,
+    signals: tuple[str, ...],
+    guards: tuple[tuple[str, ...], ...] = (),
+    gates: tuple[str | None, ...] = (),
+    source: str,
 ) -> None:
     """Raises :class:`InputError` where the promise is void: other tiers, prompts or signals than were certified.
 
-    ``signals``: of the cascade's tiers but the last, in order.
+    ``signals``, ``guards``, ``gates``: of the cascade's tiers but the last, in order; no guards or gates by default.
     """
     if len(signals) + 1 != len(certificate.tiers):
         raise InputError(
@@ -179,9 +189,15 @@ def check_ladder_applies(
         )
     for index, signal in enumerate(signals):
         check_applies(
-            certificate.of_tier(index), models_hash=models_hash, prompts_hash=prompts_hash, signal=signal, source=source
+            certificate.of_tier(index),
+            models_hash=models_hash,
+            prompts_hash=prompts_hash,
+            signal=signal,
+            guards=guards[index] if guards else (),
+            gate=gates[index] if gates else None,
+            source=source,
         )
 
 
 def _body(certificate: LadderCertificate) -> dict[str, Any]:
-    return dict(TypeAdapter(LadderCertificate).dump_python(certificate, mode="json"))
+    return later(TypeAdapter(LadderCertificate).dump_python(certificate, mode="json"))

@@ -7,10 +7,10 @@ from corea.types import Confidence, Decision, Failure, Reason
 
 #: Failures that say the question is too long for this model, not that the model is ill.
 TOO_LONG = "ContextOverflow"
-#: And one that says the model was not asked.
-NOT_CERTIFIED = "NotCertified"
+#: And those that say the model was not asked.
+NOT_CERTIFIED, SKIPPED = "NotCertified", "TierSkipped"
 
-_REASONS = {TOO_LONG: Reason.TOO_LONG, NOT_CERTIFIED: Reason.NOT_CERTIFIED}
+_REASONS = {TOO_LONG: Reason.TOO_LONG, NOT_CERTIFIED: Reason.NOT_CERTIFIED, SKIPPED: Reason.SKIPPED}
 
 
 def decide(

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from corea.errors import InputError, ModelFileError
 from corea.models.verified import path_of
@@ -104,6 +104,11 @@ def ends_of(base: Base) -> set[int]:
     return {base.tokenizer.eos_token_id, *(() if of is None else (of,) if isinstance(of, int) else of)}
 
 
+def layers_of(base: Base) -> int:
+    """How many layers the model has."""
+    return int(base.model.config.num_hidden_layers)
+
+
 def folder_of(base: str, cache: Path) -> Path:
     """The folder transformers loads: the one named, or the one at ``cache``, made of the GGUF file if need be."""
     named = Path(base).expanduser()
@@ -135,6 +140,11 @@ def gpu_has_bf16() -> bool:
     import torch
 
     return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+
+
+def in_bf16(precision: Literal["auto", "float32", "bfloat16"]) -> bool:
+    """Whether products are computed in bfloat16, as ``TrainConfig.precision`` says."""
+    return gpu_has_bf16() if precision == "auto" else precision == "bfloat16"
 
 
 def gguf_file(base: str) -> Path:

@@ -90,7 +90,7 @@ class Run:
     def made(self) -> dict[str, Path]:
         """What there is now, by what it is."""
         places = {
-            "adapter for vLLM, with its model card": "rl/adapter",
+            "adapter for vLLM, with its model card": f"{self._last}/adapter",
             "adapter for the embedded tier": "adapter.gguf",
             "confidence map": "map.json",
             "the tier, for corea.toml": "tier.toml",
@@ -165,6 +165,9 @@ class Run:
         )
 
     def _reinforce(self) -> None:
+        if self._config.rl.steps == 0:
+            self._tell("rl.steps is 0: the result is that of the warm-up")
+            return
         rl.run(
             self._config,
             self._data.train,
@@ -237,18 +240,23 @@ class Run:
         """The adapter for llama.cpp, written anew: the same adapter makes the same file."""
         if self._config.lora.rank == 0:
             raise InputError(
-                "all weights were trained, so there is no adapter to export; convert rl/adapter with llama.cpp's own "
-                "convert_hf_to_gguf.py, and set export.gguf = false"
+                f"all weights were trained, so there is no adapter to export; convert {self._last}/adapter with "
+                "llama.cpp's own convert_hf_to_gguf.py, and set export.gguf = false"
             )
         adapter, out = self._adapter(), self._config.output / "adapter.gguf"
         return export.to_gguf(adapter, models.config_of(self._folder()), out, dtype=self._config.export.dtype)
 
     def _adapter(self) -> Path:
         """What was trained: a PEFT adapter, or all weights."""
-        adapter = self._config.output / "rl" / "adapter"
+        adapter = self._config.output / self._last / "adapter"
         if not adapter.exists():
-            raise InputError(f"{adapter} is not there; run the rl stage first")
+            raise InputError(f"{adapter} is not there; run the {self._last} stage first")
         return adapter
+
+    @property
+    def _last(self) -> Stage:
+        """The stage whose weights are the result."""
+        return "rl" if self._config.rl.steps else "warmup"
 
     @property
     def _served_as_gguf(self) -> bool:

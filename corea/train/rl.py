@@ -22,7 +22,7 @@ from corea.train.config import RlConfig, TrainConfig
 from corea.train.curves import Curves, Watch, line
 from corea.train.data import conversation
 from corea.train.difficulty import mixed, plain
-from corea.train.models import Base, gpu_has_bf16
+from corea.train.models import Base, in_bf16, layers_of
 from corea.train.stages import claim, told
 from corea.train.trainer import ConfidenceTrainer
 
@@ -46,7 +46,13 @@ def run(
     """
     folder = config.output / "rl"
     claim(folder, fingerprint)
-    args = grpo_config(config.rl, folder / "checkpoints", seed=config.seed)
+    args = grpo_config(
+        config.rl,
+        folder / "checkpoints",
+        seed=config.seed,
+        bf16=in_bf16(config.precision),
+        report_to=config.logging.reporters,
+    )
     length = config.rl.steps * config.rl.questions * args.world_size
     order = _order(config, questions, pass_rates, length)
     last = get_last_checkpoint(str(folder / "checkpoints")) if (folder / "checkpoints").is_dir() else None
@@ -59,7 +65,7 @@ def run(
             reward=config.rl.reward.reward,
             args=args,
             train_dataset=data_set(order),
-            peft_config=None if hasattr(base.model, "peft_config") else lora_config(config),
+            peft_config=None if hasattr(base.model, "peft_config") else lora_config(config, layers_of(base)),
             callbacks=[callback],
         )
         try:
@@ -71,7 +77,9 @@ def run(
     return folder / "adapter"
 
 
-def grpo_config(rl: RlConfig, checkpoints: Path, *, seed: int) -> GRPOConfig:
+def grpo_config(
+    rl: RlConfig, checkpoints: Path, *, seed: int, bf16: bool = False, report_to: Sequence[str] = ("tensorboard",)
+) -> GRPOConfig:
     """TRL's settings. What is not named here is TRL's default."""
     gpu = torch.cuda.is_available()
     return GRPOConfig(
@@ -90,7 +98,7 @@ def grpo_config(rl: RlConfig, checkpoints: Path, *, seed: int) -> GRPOConfig:
         shuffle_dataset=False,
         use_vllm=rl.vllm,
         vllm_mode="colocate",
-        bf16=gpu_has_bf16(),
+        bf16=bf16,
         use_cpu=not gpu,
         activation_checkpointing=gpu,
         seed=seed,
@@ -99,21 +107,23 @@ def grpo_config(rl: RlConfig, checkpoints: Path, *, seed: int) -> GRPOConfig:
         logging_nan_inf_filter=False,
         save_steps=rl.save_every,
         save_total_limit=2,
-        report_to=["tensorboard"],
+        report_to=list(report_to),
         disable_tqdm=True,
     )
 
 
-def lora_config(config: TrainConfig) -> LoraConfig | None:
-    """None trains all weights."""
+def lora_config(config: TrainConfig, layers: int = 0) -> LoraConfig | None:
+    """None trains all weights. ``layers``: how many the model has; counts where only the last ones are trained."""
     lora = config.lora
     if lora.rank == 0:
         return None
+    first = 0 if lora.last_layers is None else max(0, layers - lora.last_layers)
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=LORA_TARGETS,
+        layers_to_transform=None if first == 0 else list(range(first, layers)),
         task_type="CAUSAL_LM",
     )
 

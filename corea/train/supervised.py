@@ -14,7 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from corea.train.config import TrainConfig
 from corea.train.curves import Watch
-from corea.train.models import Base, gpu_has_bf16
+from corea.train.models import Base, in_bf16, layers_of
 from corea.train.rl import lora_config
 from corea.train.warmup import loss_of
 
@@ -32,7 +32,7 @@ def train(
         gradient_accumulation_steps=warmup.accumulate,
         learning_rate=warmup.learning_rate,
         warmup_steps=0.05,
-        bf16=gpu_has_bf16(),
+        bf16=in_bf16(config.precision),
         use_cpu=not gpu,
         activation_checkpointing=gpu,
         remove_unused_columns=False,
@@ -42,10 +42,10 @@ def train(
         logging_nan_inf_filter=False,
         save_steps=0.2,
         save_total_limit=1,
-        report_to=["tensorboard"],
+        report_to=config.logging.reporters,
         disable_tqdm=True,
     )
-    lora = lora_config(config)
+    lora = lora_config(config, layers_of(base))
     model = base.model if lora is None else get_peft_model(base.model, lora)
     if lora is not None and gpu:
         # Recomputed activations need an input that has a gradient, and frozen embeddings give none.

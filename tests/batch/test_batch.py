@@ -6,11 +6,13 @@ import asyncio
 import gzip
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from corea import Cascade
 from corea.batch.rows import BadLine, Question, Row, infer_kind, read_questions
 from corea.batch.run import Summary, run_batch
 from corea.confidence import Verbalized
-from corea.errors import InputError, UpstreamRefused
+from corea.errors import InputError, UpstreamGarbage, UpstreamRefused
+from corea.models.breaker import Breaker, BreakerSettings
 from corea.models.scripted import ScriptedModel, Step, scripted_answer
 from corea.prices import FixedPrice
 from corea.tier import Tier
@@ -118,7 +121,12 @@ def test_bad_lines_are_told_with_their_numbers_and_the_rest_goes_on(tmp_path: Pa
         {"id": "e", "question": "easy"},
     )
     summary = run(source, tmp_path / "out.jsonl")
-    assert rows(tmp_path / "out.jsonl").keys() == {"a", "e"}
+    out = rows(tmp_path / "out.jsonl")
+    assert {id for id, row in out.items() if row["error"] is None} == {"a", "e"}
+    # One row for each line: under its own id where it has one, else under its number.
+    assert out.keys() == {"a", "line 2", "line 3", "b", "line 6", "c", "d", "line 9", "line 10", "e"}
+    assert out["c"]["error"] == '"question" must be a string'
+    assert (summary.rows, summary.bad_lines, summary.failed) == (2, 8, 0)
     told = [str(bad) for bad in summary.bad_line_samples]
     assert [line.split(":")[0] for line in told] == [f"line {n}" for n in (2, 3, 4, 6, 7, 8, 9, 10)]
     assert "not JSON" in told[0]
@@ -170,6 +178,98 @@ def test_failed_rows_are_tried_again_and_replaced(source: Path, tmp_path: Path) 
     summary = run(source, tmp_path / "out.jsonl")
     assert (summary.failed, summary.rows, summary.resumed) == (0, 10, 0)
     assert all(row["error"] is None for row in rows(tmp_path / "out.jsonl").values())
+
+
+@dataclass
+class Hours:
+    """Time that passes while somebody sleeps, and a little when they look. At ``well_at_s`` the outage is over."""
+
+    well_at_s: float
+    now_s: float = 0.0
+    sleeps: int = 0
+
+    def __call__(self) -> float:
+        self.now_s += 1e-3
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleeps += 1
+        until_s = self.now_s + seconds
+        # Others go on meanwhile, as they do when somebody really sleeps.
+        await asyncio.sleep(0)
+        self.now_s = max(self.now_s, until_s)
+
+    def tier(self, name: str, *, last: bool = False, breaks: bool = True) -> Tier:
+        def reply(prompt: Prompt, index: int) -> Step:
+            if self.now_s < self.well_at_s:
+                return UpstreamRefused(f"{name}: no connection")
+            return scripted_answer("42", digit=9)
+
+        breaker = Breaker(BreakerSettings(min_calls=2), clock=self, rng=random.Random(1))
+        return Tier(
+            name=name,
+            model=ScriptedModel(name, replies=reply),
+            estimator=Verbalized(),
+            threshold=None if last else 0.5,
+            price=PRICE,
+            breaker=breaker if breaks else None,
+        )
+
+    def run(self, source: Path, sink: Path, cascade: Cascade) -> Summary:
+        return asyncio.run(run_batch(cascade, source, sink, concurrency=4, clock=self, sleep=self.sleep))
+
+
+def many(path: Path, count: int) -> Path:
+    return questions(path, *({"id": n, "question": f"easy {n}"} for n in range(count)))
+
+
+def test_a_batch_waits_while_every_tier_is_left_alone(tmp_path: Path) -> None:
+    hours = Hours(well_at_s=100.0)
+    down = Cascade([hours.tier("small"), hours.tier("large", last=True)], deadline_s=300.0)
+    summary = hours.run(many(tmp_path / "in.jsonl", 200), tmp_path / "out.jsonl", down)
+    assert summary.rows == 200
+    assert hours.now_s >= hours.well_at_s
+    # What failed was really asked: the calls that opened the breakers, and a probe every few seconds.
+    assert 4 <= summary.failed <= 4 + 100 / 4
+    assert not any("was not asked" in (row["error"] or "") for row in rows(tmp_path / "out.jsonl").values())
+
+
+def test_a_row_waits_no_longer_than_its_deadline(tmp_path: Path) -> None:
+    hours = Hours(well_at_s=float("inf"))
+    down = Cascade([hours.tier("small"), hours.tier("large", last=True)], deadline_s=2.0)
+    summary = hours.run(many(tmp_path / "in.jsonl", 40), tmp_path / "out.jsonl", down)
+    assert (summary.rows, summary.failed) == (40, 40)
+    errors = [row["error"] for row in rows(tmp_path / "out.jsonl").values()]
+    # A breaker lets one through after 4 s at the earliest.
+    assert sum("large was not asked" in error for error in errors) >= 20
+    assert 10 <= hours.now_s <= 40 / 4 * 2.5 + 2.5
+
+
+def test_a_tier_that_answers_is_not_waited_for(tmp_path: Path) -> None:
+    hours = Hours(well_at_s=float("inf"))
+    well = Tier(name="large", model=ScriptedModel("l", replies=[scripted_answer("42")]), price=PRICE)
+    summary = hours.run(many(tmp_path / "in.jsonl", 40), tmp_path / "out.jsonl", Cascade([hours.tier("small"), well]))
+    assert (summary.failed, hours.sleeps) == (0, 0)
+
+
+@pytest.mark.parametrize("did", [scripted_answer("42", digit=1), UpstreamGarbage("<html>")], ids=["answered", "billed"])
+def test_what_was_worked_on_is_not_asked_again(tmp_path: Path, did: Step) -> None:
+    """Small did its work, large is left alone: the row fails, and the next run tries it again."""
+    hours = Hours(well_at_s=float("inf"))
+    small = replace(cascade().tiers[0], model=ScriptedModel("s", replies=[did]), price=FixedPrice.per_million(0, 0))
+    half = Cascade([small, hours.tier("large", last=True)])
+    summary = hours.run(many(tmp_path / "in.jsonl", 40), tmp_path / "out.jsonl", half)
+    assert (summary.failed, hours.sleeps, asked(half)) == (40, 0, 40)
+
+
+def test_a_tier_that_refuses_at_once_is_not_asked_in_a_loop(tmp_path: Path) -> None:
+    """One without a breaker fails each time; the other is left alone, and waited for."""
+    hours = Hours(well_at_s=60.0)
+    down = Cascade([hours.tier("small", breaks=False), hours.tier("large", last=True)], deadline_s=30.0)
+    summary = hours.run(many(tmp_path / "in.jsonl", 20), tmp_path / "out.jsonl", down)
+    assert summary.rows == 20
+    assert asked(down) <= 20 + hours.sleeps
+    assert summary.answered > 0
 
 
 def test_an_output_of_another_configuration_is_refused_and_left_alone(source: Path, tmp_path: Path) -> None:

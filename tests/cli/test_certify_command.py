@@ -146,7 +146,8 @@ def test_the_words_say_all_that_the_json_does_and_what_to_write_into_the_configu
     ):
         assert words in plain
     settings = tomllib.loads(plain.partition("instead of a threshold:\n")[2])
-    assert settings == {"certificate": "c.json", "confidence": {"estimator": "logprob"}}
+    # Without the replies' texts no guard was asked, so none may be in force.
+    assert settings == {"certificate": "c.json", "confidence": {"estimator": "logprob"}, "guards": []}
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,62 @@ def test_the_configuration_that_it_proposes_is_toml_for_its_signal(
     out = 'my "best" [one].json'
     plain = corea("certify", named, "--out", out).stdout
     settings = tomllib.loads(plain.partition("instead of a threshold:\n")[2])
-    assert settings == {"certificate": out, "confidence": confidence}
+    assert settings == {"certificate": out, "confidence": confidence, "guards": []}
+
+
+def replies(given: Rows, *, cut: int = 10) -> Rows:
+    """The rows with their texts; every ``cut``-th reply stops within a block of code."""
+    for index, row in enumerate(given):
+        row["text"] = "```\n42" if index // 2 % cut == 0 else f"It is {row['gold']}.\nAnswer: {row['gold']}"
+    return given
+
+
+def test_answers_that_a_guard_objects_to_count_as_deferred(corea: Corea) -> None:
+    named = outcomes(replies(rows()), shapes=[{"kind": "x"}, {"kind": "y"}])
+    bare = corea("certify", named, "--guard", "none", "--out", "bare.json", "--json").json
+    told = corea("certify", named, "--out", "c.json", "--json").json
+    assert told["kept"] < bare["kept"]
+    assert load(Path("bare.json")).guards == ()
+    assert load(Path("c.json")).guards[:2] == ("cut_off", "confidence_missing")
+    some = corea("certify", named, "--guard", "refusal", "--out", "d.json").stdout
+    assert tomllib.loads(some.partition("instead of a threshold:\n")[2])["guards"] == ["refusal"]
+    usual = corea("certify", named, "--out", "c.json").stdout
+    assert "guards" not in tomllib.loads(usual.partition("instead of a threshold:\n")[2])
+    assert (
+        "there is no guard 'sleep'; there are: cut_off"
+        in corea("certify", named, "--guard", "sleep", "--out", "e.json").refusal
+    )
+
+
+def test_a_domain_of_questions_is_learned_and_certified_with(corea: Corea) -> None:
+    questions = [{"id": f"d{i}", "question": f"say {'x' * (i % 90)} {i}", "answer": "1"} for i in range(200)]
+    Path("seen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
+    told = corea("eval", "domain", "seen.jsonl", "--out", "domain.json").stdout
+    assert 'domain = "domain.json"' in told
+    assert "200 questions" in told
+    given = replies(rows())
+    for row in given[:60]:
+        row["question"] = "Wer hat den längsten Bart von allen?"
+    named = outcomes(given, shapes=[{"kind": "x"}, {"kind": "y"}])
+    plain = corea("certify", named, "--domain", "domain.json", "--out", "c.json").stdout
+    assert load(Path("c.json")).guards[-1].startswith("unlike_certified:0.01:")
+    assert tomllib.loads(plain.partition("instead of a threshold:\n")[2])["domain"] == "domain.json"
+    without = load(Path("c.json")).promises[0].certified.kept
+    corea("certify", named, "--out", "c.json")
+    assert load(Path("c.json")).promises[0].certified.kept > without
+
+
+@pytest.mark.parametrize(
+    "lines,said",
+    [
+        ("{\n", "a line of the questions cannot be read"),
+        ('{"id": "a", "question": "x", "answer": "1"}\n', "certify more"),
+    ],
+)
+def test_a_domain_of_too_little_is_refused_and_nothing_written(corea: Corea, lines: str, said: str) -> None:
+    Path("seen.jsonl").write_text(lines)
+    assert said in corea("eval", "domain", "seen.jsonl", "--out", "domain.json").refusal
+    assert left_behind() == {"seen.jsonl"}
 
 
 def test_long_paths_are_printed_in_one_piece(corea: Corea) -> None:

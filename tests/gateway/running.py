@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from corea import Cascade
+from corea.audit.auditor import Auditor
 from corea.cascade import Recorder
 from corea.confidence import Verbalized
 from corea.gateway.app import Gateway
@@ -85,12 +86,20 @@ def serving(
     cascade: Any = None,
     recorder: Recorder | None = None,
     observer: Observer | None = None,
+    auditor: Callable[[Cascade], Auditor] | None = None,
     **settings: Any,
 ) -> Iterator[Running]:
     """``recorder`` keeps the traces in place of a ledger in memory."""
     ledger = Kept()
     built = Cascade(tiers or (small(), large()), ledger=recorder or ledger, fingerprint="f00d", **(cascade or {}))
-    gateway = Gateway(built, GatewayConfig(**settings), authorizer=authorizer, feedback=ledger, observer=observer)
+    gateway = Gateway(
+        built,
+        GatewayConfig(**settings),
+        authorizer=authorizer,
+        feedback=None if auditor else ledger,
+        observer=observer,
+        auditor=auditor(built) if auditor else None,
+    )
     config = uvicorn.Config(gateway, host="127.0.0.1", port=0, log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -236,6 +236,26 @@ def test_the_databases_password_is_not_shown(
         assert isinstance(raised, CoreaError)
 
 
+@pytest.mark.parametrize("arguments", [["show"], ["show", "--json"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "url,shown",
+    [
+        (f"http://host/v1?api-version=2&code={UPSTREAM}", "http://host/v1?***"),
+        (f"http://host/v1#{UPSTREAM}", "http://host/v1"),
+        (f"https://me:{UPSTREAM}@host:8000/v1", "https://***@host:8000/v1"),
+        (f"https://{UPSTREAM}@host/v1?", "https://***@host/v1"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+    ],
+)
+def test_an_endpoint_is_shown_without_what_may_be_a_secret(
+    tmp_path: Path, arguments: list[str], url: str, shown: str
+) -> None:
+    (tmp_path / "corea.toml").write_text(CONFIG.format(base_url=url, ledger="sqlite:///x.db"))
+    told = CliRunner().invoke(app, ["config", *arguments, "--config", str(tmp_path / "corea.toml")]).output
+    assert UPSTREAM not in told
+    assert f'"{shown}"' in told
+
+
 def test_the_configurations_secrets_are_known() -> None:
     url = f"postgresql://me:{DATABASE[:-1]}%40@db/x?sslpassword=another-one"
     config = parse(CONFIG.format(base_url="http://x/v1?api-key=a-third&api-version=2", ledger=url), source="test")

@@ -205,6 +205,11 @@ def test_embeddings_come_from_a_tier_by_name() -> None:
         assert got.data[0].embedding == [0.1, 0.2]
         assert endpoint.requests[0].path == "/v1/embeddings"
         assert running.trace.tier == "large"
+        # Nothing is written, so the prompt's tokens are the whole cost.
+        assert running.trace.cost_nano_usd == running.gateway.cascade.tiers[-1].cost_nano_usd(
+            Usage(prompt_tokens=3, completion_tokens=0)
+        )
+        assert running.trace.cost_nano_usd
         for model in ("corea", "small"):
             with pytest.raises(openai.BadRequestError):
                 client.embeddings.create(model=model, input="hello")

@@ -72,6 +72,12 @@ def said(format: Format, *tiers: Tier, authorizer: Authorizer | None = None, led
     return stream.getvalue().replace(answer.headers["x-request-id"], "REQUEST")
 
 
+def test_an_empty_question_is_no_trouble_of_the_gateways() -> None:
+    # Its client is told. The one line is that of the request.
+    (line,) = map(json.loads, said("json", json={**PLAIN, "messages": [{"role": "user", "content": " "}]}).splitlines())
+    assert (line["level"], line["logger"], line["status"]) == ("info", "corea.access", 400)
+
+
 def test_a_request_is_one_json_object() -> None:
     (line,) = map(
         json.loads, said("json", authorizer=OneKey("k-1"), headers={"authorization": "Bearer k-1"}).splitlines()

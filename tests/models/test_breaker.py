@@ -78,6 +78,18 @@ def opened(**settings: float) -> Bench:
     return made
 
 
+def test_it_tells_how_long_it_lets_nobody_in() -> None:
+    closed, made = bench(), opened()
+    assert closed.breaker.wait_s == 0
+    assert made.breaker.wait_s == 5.0
+    made.clock.now_s += 4
+    assert made.breaker.wait_s == 1.0
+    made.clock.now_s += 60
+    assert made.breaker.wait_s == 0
+    assert made.call(DOWN) == "UpstreamRefused"
+    assert made.breaker.wait_s == 5.0
+
+
 def test_it_opens_at_the_failure_rate_and_says_why() -> None:
     made = bench()
     outcomes = [made.call(error) for error in (None, DOWN, None, DOWN)]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corea.errors import ContextOverflow, RateLimited, Unauthorized, UpstreamGarbage, UpstreamStatus
-from corea.models.wire import error_of, excerpt, payload_of, reply_of, request_body, retry_after_s
+from corea.models.wire import error_of, excerpt, payload_of, reply_of, request_body, retry_after_s, usage_of
 from corea.types import Message, Prompt, Reply, Token, Usage
 from faults.endpoint import completion
 
@@ -184,6 +184,17 @@ def test_a_missing_model_is_the_one_that_was_asked() -> None:
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 5}, {"prompt_tokens": None, "completion_tokens": 1}])
 def test_usage_that_was_not_counted_is_none_and_never_zero(usage: object) -> None:
     assert reply_of(changed(("usage",), usage), "m").usage is None
+
+
+def test_a_total_that_is_the_prompt_says_that_nothing_was_written() -> None:
+    # Embeddings are counted so.
+    counted = usage_of({"prompt_tokens": 3, "total_tokens": 3}, "m")
+    assert counted == Usage(prompt_tokens=3, completion_tokens=0)
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 3, "total_tokens": 8}, {"total_tokens": 3}])
+def test_a_total_that_tells_neither_part_is_no_usage(usage: object) -> None:
+    assert usage_of(usage, "m") is None
 
 
 def test_reasoning_counted_beside_the_completion_is_added_to_it() -> None:

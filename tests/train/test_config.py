@@ -56,3 +56,40 @@ def test_a_fingerprint_is_of_the_stages_named_and_of_what_all_share() -> None:
     assert plain.fingerprint("rollouts") == other_rl.fingerprint("rollouts")
     assert plain.fingerprint("rollouts", "rl") != other_rl.fingerprint("rollouts", "rl")
     assert plain.fingerprint("rollouts") != parse("seed = 1\n" + LEAST, source="t").fingerprint("rollouts")
+
+
+def test_curves_go_to_tensorboard_unless_told_otherwise_and_no_checkpoint_minds() -> None:
+    plain, quiet = parse(LEAST, source="t"), parse(LEAST + '[logging]\nreport_to = ["none"]', source="t")
+    assert (plain.logging.reporters, quiet.logging.reporters) == (["tensorboard"], [])
+    assert plain.fingerprint("rollouts", "warmup", "rl") == quiet.fingerprint("rollouts", "warmup", "rl")
+
+
+@pytest.mark.parametrize(
+    "names, told",
+    [
+        ('["tensorbord"]', r"logging\.report_to\.0: t: input should be 'tensorboard'"),
+        ('["none", "tensorboard"]', '"none" stands alone'),
+        ('["mlflow"]', "mlflow is not installed; run: pip install mlflow, or take it out of report_to"),
+        ('["tensorboard", "wandb"]', "wandb is not installed; run: pip install wandb"),
+    ],
+)
+def test_a_place_for_curves_that_cannot_be_had_is_named(names: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corea.train.config.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=told):
+        parse(f"{LEAST}[logging]\nreport_to = {names}\n", source="t")
+
+
+def test_what_is_installed_is_passed_on_to_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trl", reason="the train extra is not installed: see docs/training.md")
+    from corea.train.rl import grpo_config
+
+    monkeypatch.setattr("corea.train.config.find_spec", lambda name: name)
+    config = parse(LEAST + '[logging]\nreport_to = ["mlflow", "tensorboard", "mlflow"]', source="t")
+    made = grpo_config(config.rl, tmp_path, seed=0, report_to=config.logging.reporters)
+    assert made.report_to == ["mlflow", "tensorboard"]
+
+
+def test_rollouts_are_the_same_whatever_is_trained_on_them() -> None:
+    one, other = parse(LEAST, source="t"), parse(f"{LEAST}[lora]\nrank = 4\n", source="t")
+    assert one.fingerprint("rollouts") == other.fingerprint("rollouts")
+    assert one.fingerprint("rollouts", "warmup") != other.fingerprint("rollouts", "warmup")

@@ -1,4 +1,5 @@
 """From questions to a served adapter with a model of two layers; and what is said of a stage that comes too early."""
+# ruff: noqa: E402 - the guard comes first, or importing torch would fail where it is to be skipped
 
 from __future__ import annotations
 
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="the train extra is not installed: see docs/training.md")
+torch = pytest.importorskip("torch", reason="the train extra is not installed: see docs/training.md")
 pytest.importorskip("trl", reason="the train extra is not installed: see docs/training.md")
+
+from safetensors.torch import load_file
 
 from corea.errors import InputError, UnknownModel
 from corea.evaluate.outcomes import read
@@ -96,3 +99,22 @@ def test_a_stage_that_writes_one_file_refuses_to_run_in_several_processes(
     with pytest.raises(InputError, match=f"the {stage} stage is for one process.*--stage {stage}"):
         run.stages(["warmup", stage])
     assert not (tmp_path / "out" / "warmup").exists()
+
+
+def test_without_reinforcement_the_warm_up_is_the_result_in_the_upper_layers_alone(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    lora = settings.lora.model_copy(update={"last_layers": 1})
+    settings = settings.model_copy(
+        update={"rl": settings.rl.model_copy(update={"steps": 0}), "lora": lora, "precision": "bfloat16"}
+    )
+    lines: list[str] = []
+    run = Run(settings, tell=lines.append)
+    run.stages()
+    assert "rl.steps is 0: the result is that of the warm-up" in lines
+    out = tmp_path / "out"
+    assert not (out / "rl").exists()
+    assert run.made["adapter for vLLM, with its model card"] == out / "warmup" / "adapter"
+    assert (out / "adapter.gguf").read_bytes()[:4] == b"GGUF"
+    trained = load_file(out / "warmup" / "adapter" / "adapter_model.safetensors")
+    assert {name.partition(".layers.")[2].partition(".")[0] for name in trained} == {"1"}
+    assert {tensor.dtype for tensor in trained.values()} == {torch.float32}
