@@ -305,7 +305,9 @@ def _confirmed(second: Second, first: Estimate, other: Estimate, decision: Decis
     if value is not None and value >= second.threshold:
         return paid, decision
     said = f"is unknown ({other.confidence.note})" if value is None else f"{value:.4g} is below {second.threshold:.4g}"
-    return paid, replace(decision, keep=False, reason=Reason.DISAGREED, note=f"the second signal, {name}, {said}")
+    return paid, replace(
+        decision, keep=False, reason=Reason.DISAGREED, policy="critical", note=f"the second signal, {name}, {said}"
+    )
 
 
 async def _heard(stream: AsyncGenerator[Delta, None], hear: Hear) -> Reply:

@@ -16,6 +16,8 @@ from corea.policy.spent import HOUR_S, Hour
 _SMOOTHING = 1.0
 #: How fast the level of traffic is forgotten, in halves a window.
 _HALVES_PER_WINDOW = 12
+#: A second: of a shorter time nobody can say how much traffic is usual in it.
+_LEAST_H = 1 / HOUR_S
 _EVENLY = (1.0,) * 24
 
 
@@ -95,6 +97,7 @@ def _level(hours: Mapping[int, Hour], now_h: float, usual: Sequence[float], *, s
     for at in range(max(first, int(now_h) - 24), int(now_h) + 1):
         begin, end = max(at, start_h), min(at + 1, now_h)
         weight = 0.5 ** ((now_h - (begin + end) / 2) / half_h)
-        seen += weight * hours.get(at, Hour()).requests
-        expected += weight * usual[at % 24] * max(end - begin, 0.0)
+        requests = hours.get(at, Hour()).requests
+        seen += weight * requests
+        expected += weight * usual[at % 24] * max(end - begin, _LEAST_H if requests else 0.0)
     return seen / expected if expected > 0 else 0.0

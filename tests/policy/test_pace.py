@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corea.policy.pace import pace, profile
@@ -77,6 +77,7 @@ def test_an_hour_is_a_window_too() -> None:
     assert requests == pytest.approx(50, rel=0.1)
 
 
+@example({0: Hour(requests=1)}, 2.2250738585072014e-308, 24)
 @given(
     st.dictionaries(
         st.integers(0, 80), st.builds(Hour, requests=st.integers(0, 10**6), nano_usd=st.integers(0, 10**15))

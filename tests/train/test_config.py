@@ -74,7 +74,7 @@ def test_curves_go_to_tensorboard_unless_told_otherwise_and_no_checkpoint_minds(
     ],
 )
 def test_a_place_for_curves_that_cannot_be_had_is_named(names: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corea.train.config.find_spec", lambda name: None)
+    monkeypatch.setitem(parse.__globals__, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=told):
         parse(f"{LEAST}[logging]\nreport_to = {names}\n", source="t")
 
@@ -83,7 +83,7 @@ def test_what_is_installed_is_passed_on_to_the_trainer(tmp_path: Path, monkeypat
     pytest.importorskip("trl", reason="the train extra is not installed: see docs/training.md")
     from corea.train.rl import grpo_config
 
-    monkeypatch.setattr("corea.train.config.find_spec", lambda name: name)
+    monkeypatch.setitem(parse.__globals__, "find_spec", lambda name: name)
     config = parse(LEAST + '[logging]\nreport_to = ["mlflow", "tensorboard", "mlflow"]', source="t")
     made = grpo_config(config.rl, tmp_path, seed=0, report_to=config.logging.reporters)
     assert made.report_to == ["mlflow", "tensorboard"]
