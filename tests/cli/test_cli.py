@@ -187,6 +187,8 @@ def test_ctrl_c_ends_a_batch_cleanly_and_the_same_command_goes_on(tmp_path: Path
         process = subprocess.Popen(
             [sys.executable, "-m", "corea", "batch", "in.jsonl", "out.jsonl", "--concurrency", "1"],
             cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            # A shell's background jobs ignore Ctrl-C, and so would their children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - takes no lock
         )  # fmt: skip
         out = tmp_path / "out.jsonl"
         while process.poll() is None and (not out.exists() or out.read_text().count("\n") < 2):

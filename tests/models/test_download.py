@@ -338,12 +338,14 @@ def test_two_pulls_in_one_process_fetch_once(mirror: Mirror, tmp_path: Path) -> 
 
 
 PULLING = """
-import asyncio, json, resource, sys
+import asyncio, json, resource, signal, sys
 from pathlib import Path
 from corea.errors import CatalogueError
 from corea.catalogue import CatalogueModel
 from corea.models.disk import size_of
 from corea.models.download import HubSource, pull
+# A shell's background jobs ignore Ctrl-C, and so would their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 told = json.loads(sys.argv[1])
 if told["limit_bytes"]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (told["limit_bytes"], told["limit_bytes"]))
