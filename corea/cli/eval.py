@@ -16,6 +16,7 @@ from rich.text import Text
 from corea.cli.console import print_json, remark, stdout
 from corea.cli.domain import domain
 from corea.cli.extras import extra
+from corea.cli.gate import gate
 from corea.cli.ladder import ladder
 from corea.cli.options import (
     AllowCode,
@@ -238,5 +239,6 @@ def report(
 
 
 app.command("domain")(domain)
+app.command("gate")(gate)
 app.command("ladder")(ladder)
 app.command("tasks")(tasks)
