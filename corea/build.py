@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,13 @@ def tiers_of(config: Config, *, to_measure: bool = False) -> tuple[Tier, ...]:
         config = config.with_threshold(1.0)
     last = config.tiers[-1]
     models = {tier.name: _model(tier) for tier in config.tiers}
-    certificates = _of_ladder(config) or {tier.name: _certificate(config, tier) for tier in config.tiers}
+    # What is measured must not have been left out, so it has no gate.
+    rules = {
+        tier.name: _Rules() if tier is last else _rules(config, tier, gated=not to_measure) for tier in config.tiers
+    }
+    certificates = _of_ladder(config, rules) or {
+        tier.name: _certificate(config, tier, rules[tier.name]) for tier in config.tiers
+    }
     if not to_measure:
         for tier in config.tiers:
             _check_map(config, tier)
@@ -79,8 +86,7 @@ def tiers_of(config: Config, *, to_measure: bool = False) -> tuple[Tier, ...]:
             tier,
             models[tier.name],
             certificate=certificates[tier.name],
-            # What is measured must not have been left out.
-            gate=None if to_measure else _gate(config, tier),
+            rules=rules[tier.name],
             # A measurement waits for a tier that is ill; it must not leave questions out.
             breaker=None if to_measure else _breaker(tier.breaker),
             is_last=tier is last,
@@ -195,22 +201,30 @@ def guards_of(tier: TierConfig) -> tuple[Guard, ...]:
     return guards((*tier.guards, UNLIKE), unlike=Unlike(domain=load_domain(tier.domain)))
 
 
-def _gate(config: Config, tier: TierConfig) -> Gate | None:
-    """Raises :class:`InputError` for a gate that is missing, damaged or of another tier."""
-    if tier.gate is None:
-        return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rules:
+    """What stands beside a tier's threshold, read once; the last tier has none."""
+
+    guards: tuple[Guard, ...] = ()
+    gate: Gate | None = None
+
+    @property
+    def gate_label(self) -> str | None:
+        return None if self.gate is None else label_of_gate(self.gate)
+
+
+def _rules(config: Config, tier: TierConfig, *, gated: bool) -> _Rules:
+    """Raises :class:`InputError` for a domain or gate that is missing or damaged, and for another tier's gate."""
+    guards = guards_of(tier)
+    if tier.gate is None or not gated:
+        return _Rules(guards=guards)
     gate = load_gate(tier.gate)
     models, prompts = hashes_of([shapes_of(config)[tier.name]])
     check_gate_applies(gate, model=models, prompt=prompts, source=str(tier.gate))
-    return gate
+    return _Rules(guards=guards, gate=gate)
 
 
-def _gate_label(config: Config, tier: TierConfig) -> str | None:
-    gate = _gate(config, tier)
-    return None if gate is None else label_of_gate(gate)
-
-
-def _of_ladder(config: Config) -> dict[str, Certificate | None]:
+def _of_ladder(config: Config, rules: Mapping[str, _Rules]) -> dict[str, Certificate | None]:
     """What one certificate of all tiers together says of each, once it is sure that it applies; empty without one."""
     named = [tier.certificate for tier in config.tiers[:-1]]
     ladders = [path for path in dict.fromkeys(named) if path is not None and is_ladder(path)]
@@ -228,15 +242,15 @@ def _of_ladder(config: Config) -> dict[str, Certificate | None]:
         models_hash=models,
         prompts_hash=prompts,
         signals=tuple(signal_of(tier.confidence) for tier in config.tiers[:-1]),
-        guards=tuple(labels(guards_of(tier)) for tier in config.tiers[:-1]),
-        gates=tuple(_gate_label(config, tier) for tier in config.tiers[:-1]),
+        guards=tuple(labels(rules[tier.name].guards) for tier in config.tiers[:-1]),
+        gates=tuple(rules[tier.name].gate_label for tier in config.tiers[:-1]),
         source=str(ladders[0]),
     )
     found: dict[str, Certificate | None] = {config.tiers[-1].name: None}
     return found | {tier.name: certificate.of_tier(index) for index, tier in enumerate(config.tiers[:-1])}
 
 
-def _certificate(config: Config, tier: TierConfig) -> Certificate | None:
+def _certificate(config: Config, tier: TierConfig, rules: _Rules) -> Certificate | None:
     """The tier's certificate, once it is sure that it applies here."""
     if tier.certificate is None:
         return None
@@ -252,8 +266,8 @@ def _certificate(config: Config, tier: TierConfig) -> Certificate | None:
         models_hash=models,
         prompts_hash=prompts,
         signal=signal_of(tier.confidence),
-        guards=labels(guards_of(tier)),
-        gate=_gate_label(config, tier),
+        guards=labels(rules.guards),
+        gate=rules.gate_label,
         source=str(tier.certificate),
     )
     return certificate
@@ -278,7 +292,7 @@ def _tier(
     model: Model,
     *,
     certificate: Certificate | None,
-    gate: Gate | None,
+    rules: _Rules,
     breaker: Breaker | None,
     is_last: bool,
 ) -> Tier:
@@ -296,8 +310,8 @@ def _tier(
         temperature=tier.temperature,
         system_prompt=tier.system_prompt,
         breaker=breaker,
-        guards=() if is_last else guards_of(tier),
-        gate=gate,
+        guards=rules.guards,
+        gate=rules.gate,
     )
 
 

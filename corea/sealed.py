@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from corea.errors import InputError
+
+_Value = TypeVar("_Value")
 
 
 def checksum(body: Mapping[str, Any]) -> str:
@@ -51,3 +54,26 @@ def read(
     if body["version"] > version:
         raise InputError(f"{path} is of version {body['version']}, newer than this corea; upgrade corea")
     return body, body.pop("sha256", None)
+
+
+def load(
+    path: Path,
+    *,
+    version: int,
+    mark: Mapping[str, str],
+    nothing: str,
+    make: str,
+    again: str,
+    parse: Callable[[dict[str, Any]], _Value],
+) -> _Value:
+    """What ``parse`` makes of the body of a file whose every byte counts.
+
+    Raises :class:`InputError` as :func:`read` does, and for a body that was altered or that ``parse`` cannot take.
+    """
+    body, stated = read(path, version=version, mark=mark, nothing=nothing, make=make, again=again)
+    if stated != checksum(body):
+        raise InputError(f"{path} is damaged or was altered: its checksum does not fit; {again}")
+    try:
+        return parse(body)
+    except (KeyError, TypeError, ValueError, struct.error) as exc:
+        raise InputError(f"{path} is damaged ({exc}); {again}") from exc

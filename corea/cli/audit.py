@@ -15,11 +15,11 @@ import typer
 from rich.table import Table
 
 from corea.cli.console import print_json, remark, stdout
-from corea.cli.extras import extra
 from corea.cli.keys import duration_s
 from corea.cli.options import ConfigFile, Json
 from corea.config import Config
 from corea.errors import ConfigError
+from corea.extras import extra
 from corea.prices import format_usd
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from corea.cli.console import print_json, stdout
-from corea.cli.extras import extra
 from corea.cli.options import ConfigFile, Delta, Domain, DropIncomplete, Guards, Json, Large, MaxDrop, Small
 from corea.cli.outcomes import guards_in_force, load_pair, refuse_to_overwrite, tell_left_out
 from corea.cli.propose import lines_of, propose
 from corea.errors import InputError
+from corea.extras import extra
 
 if TYPE_CHECKING:
     from corea.evaluate.certification import Choice

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import typer
 
 from corea.cli.console import print_json, remark, show_warnings
-from corea.cli.extras import extra
 from corea.cli.options import ConfigFile, Json
 from corea.config import Config, find, template, without_password
 from corea.errors import InputError
+from corea.extras import extra
 
 app = typer.Typer(help="Write, check and show a configuration.", no_args_is_help=True)
 imports = typer.Typer(help="Make a configuration of another tool's.", no_args_is_help=True)

@@ -15,7 +15,6 @@ from rich.text import Text
 
 from corea.cli.console import print_json, remark, stdout
 from corea.cli.domain import domain
-from corea.cli.extras import extra
 from corea.cli.gate import gate
 from corea.cli.ladder import ladder
 from corea.cli.options import (
@@ -34,6 +33,7 @@ from corea.cli.outcomes import load_pair, refuse_to_overwrite, tell_left_out
 from corea.cli.progress import QuestionBar
 from corea.cli.tasks import tasks
 from corea.errors import InputError
+from corea.extras import extra
 
 app = typer.Typer(help="Measure tiers on questions with known answers.", no_args_is_help=True)
 

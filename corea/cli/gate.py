@@ -11,10 +11,10 @@ import typer
 
 from corea.cli.certify import configured, guards_configured, kept, quoted, say
 from corea.cli.console import print_json
-from corea.cli.extras import extra
 from corea.cli.options import Delta, Domain, DropIncomplete, Guards, Json, Large, MaxDrop, OutcomesFiles, Small
 from corea.cli.outcomes import guards_in_force, load_pair, refuse_to_overwrite, tell_left_out
 from corea.errors import InputError
+from corea.extras import extra
 
 if TYPE_CHECKING:
     from corea.evaluate.gates import Found

@@ -12,9 +12,9 @@ import typer
 
 from corea.cli.certify import configured, guards_configured, kept, quoted, say
 from corea.cli.console import print_json, remark
-from corea.cli.extras import extra
 from corea.cli.options import Delta, Domain, DropIncomplete, Guards, Json, MaxDrop, OutcomesFiles
 from corea.cli.outcomes import guards_in_force, refuse_to_overwrite, tell_left_out
+from corea.extras import extra
 
 if TYPE_CHECKING:
     from corea.evaluate.ladders import Found

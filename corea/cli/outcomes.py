@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corea.cli.console import remark
-from corea.cli.extras import extra
 from corea.errors import InputError
+from corea.extras import extra
 
 if TYPE_CHECKING:
     from corea.evaluate.outcomes import Outcomes, Pair

@@ -10,10 +10,10 @@ import typer
 
 from corea.cascade import Cascade
 from corea.cli.console import remark
-from corea.cli.extras import extra
 from corea.cli.fetch import fetch_missing
 from corea.cli.options import ConfigFile, Threshold
 from corea.config import Config
+from corea.extras import extra
 
 
 def serve(

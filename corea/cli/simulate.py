@@ -14,12 +14,12 @@ import typer
 from rich.table import Table
 
 from corea.cli.console import print_json, remark, stdout
-from corea.cli.extras import extra
 from corea.cli.keys import duration_s
 from corea.cli.options import Domain, Guards, Json
 from corea.cli.outcomes import guards_in_force, refuse_to_overwrite, tell_left_out
 from corea.config import Config
 from corea.errors import InputError
+from corea.extras import extra
 from corea.prices import format_usd
 
 if TYPE_CHECKING:

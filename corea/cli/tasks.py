@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from corea.cli.certify import quoted, say
-from corea.cli.extras import extra
 from corea.cli.outcomes import refuse_to_overwrite
 from corea.errors import InputError
+from corea.extras import extra
 
 
 def tasks(

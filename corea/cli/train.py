@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from corea.cli.console import print_json, remark, stderr, stdout
-from corea.cli.extras import extra
 from corea.cli.options import Json
+from corea.extras import extra
 from corea.train.stages import STAGES, in_order
 
 if TYPE_CHECKING:

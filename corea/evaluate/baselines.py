@@ -6,8 +6,6 @@ intervals come from the same resamples, so two policies can be compared. Certifi
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -24,6 +22,7 @@ from corea.evaluate.curves import deferral_curve, oracle_kept
 from corea.evaluate.maps import MIN_QUESTIONS, apply, fit_parameters, folds, logistic
 from corea.evaluate.metrics import DEFAULT, Estimate, Indices, Resamples, Settings, check_correct, estimate_of, rank
 from corea.evaluate.outcomes import Floats, Pair, Strings
+from corea.policy.gate import shape
 
 Family = Literal["bound", "signal", "router", "rule"]
 
@@ -81,7 +80,7 @@ def router_scores(questions: Strings, correct: Floats, fold: Indices) -> Floats:
     ``correct``: (n,), 0 to 1; ``fold``: (n,), the number of each question's fold.
     """
     texts = ["" if question is None else str(question) for question in questions]
-    shapes = np.array([_shape(text) for text in texts], dtype=np.float64)
+    shapes = np.array([shape(text, most=None) for text in texts], dtype=np.float64)
     grams = HashingVectorizer(n_features=2**14, ngram_range=(1, 2)).transform(texts)
     scores = np.empty(len(texts))
     for number in np.unique(fold):
@@ -265,20 +264,3 @@ def _too_few(fold: Indices) -> bool:
 
 def _unknown(n: int, unknown: int) -> Estimate:
     return Estimate(value=None, n=n, note=f"cost unknown for {unknown} of {n}")
-
-
-_WORDS = re.compile(r"\w+")
-_DIGITS = re.compile(r"\d")
-_SYMBOLS = re.compile(r"[^\w\s]")
-_NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
-_CHOICES = re.compile(r"^[A-Z]\)", re.MULTILINE)
-_ASKING = ("who", "what", "when", "where", "why", "how", "which", "many", "much", "not", "if", "each")
-
-
-def _shape(text: str) -> list[float]:
-    """Length, digits, numbers, choices, lines, symbols, and which question words it holds."""
-    words = [word.lower() for word in _WORDS.findall(text)]
-    found = (len(pattern.findall(text)) for pattern in (_DIGITS, _NUMBERS, _SYMBOLS, _CHOICES))
-    logs = [math.log1p(count) for count in (len(text), len(words), text.count("\n"), *found)]
-    mean_word = sum(map(len, words)) / max(len(words), 1)
-    return [*logs, mean_word, *(float(word in words) for word in _ASKING)]

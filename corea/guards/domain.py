@@ -11,7 +11,6 @@ A file holds hashes of word pairs, not texts; who guesses a text can check the g
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import struct
 from bisect import bisect_left
@@ -111,20 +110,15 @@ def save(domain: Domain, path: Path) -> None:
 
 def load(path: Path) -> Domain:
     """Read it. Raises :class:`InputError` for a file that is missing, damaged, altered, newer or another thing."""
-    data, stated = sealed.read(
+    return sealed.load(
         path,
         version=VERSION,
         mark={"format": _FORMAT},
         nothing=f"domain of questions; {_AGAIN}",
         make=_AGAIN,
         again=_AGAIN,
+        parse=_domain,
     )
-    if stated != sealed.checksum(data):
-        raise InputError(f"{path} is damaged or was altered: its checksum does not fit; {_AGAIN}")
-    try:
-        return _domain(data)
-    except (KeyError, TypeError, ValueError, binascii.Error, struct.error) as exc:
-        raise InputError(f"{path} is damaged ({exc}); {_AGAIN}") from exc
 
 
 def _body(domain: Domain) -> dict[str, Any]:

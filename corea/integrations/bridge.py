@@ -58,6 +58,8 @@ class Bridge:
         """To a ready cascade, or to one from a configuration; None finds it as the commands do."""
         if cascade is not None and config is not None:
             raise InputError("give either a configuration or a ready cascade, not both")
+        if cascade is not None and not isinstance(cascade, Cascade):
+            raise TypeError(f"cascade must be a corea.Cascade, not {type(cascade).__name__}")
         return cls(Cascade.from_config(config) if cascade is None else cascade)
 
     def ask(self, request: Request, *, sampling: Sampling = AS_CONFIGURED) -> Trace:

@@ -12,8 +12,8 @@ from typing import Any, Literal, Self
 
 from corea.cascade import Cascade
 from corea.errors import CascadeExhausted, InputError
+from corea.extras import extra
 from corea.integrations.bridge import Bridge, conversation, facts, final, sampling_of
-from corea.integrations.extras import extra
 from corea.run import Done, Text
 from corea.tier import Sampling
 from corea.types import Request, Trace

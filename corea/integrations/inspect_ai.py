@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from corea.cascade import Cascade
 from corea.errors import InputError
+from corea.extras import extra
 from corea.integrations.bridge import Bridge, conversation, facts, final, sampling_of
-from corea.integrations.extras import extra
 from corea.types import Trace
 
 with extra("inspect"):

@@ -8,9 +8,8 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr
 
-from corea.cascade import Cascade
+from corea.extras import extra
 from corea.integrations.bridge import Bridge, conversation, facts, final, sampling_of
-from corea.integrations.extras import extra
 from corea.run import Done, Text
 from corea.tier import Sampling
 from corea.types import Request, Trace
@@ -48,8 +47,6 @@ class CoreaLLM(LLM):
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        if self.cascade is not None and not isinstance(self.cascade, Cascade):
-            raise TypeError(f"cascade must be a corea.Cascade, not {type(self.cascade).__name__}")
         self._bridge = Bridge.to(self.config, self.cascade)
 
     @classmethod

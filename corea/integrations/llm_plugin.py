@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from corea.integrations.extras import extra
+from corea.extras import extra
 
 if TYPE_CHECKING:
     from corea.cascade import Cascade

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from corea.cascade import DEFAULT_CONCURRENCY, Cascade
 from corea.errors import InputError
+from corea.extras import extra
 from corea.integrations.bridge import Bridge, conversation, facts, sampling_of
-from corea.integrations.extras import extra
 from corea.streams import bounded_map
 from corea.tier import Sampling
 from corea.types import Request

@@ -9,7 +9,6 @@ tier and keeps nothing: knows no prices, no confidence and no threshold.
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 import re
 import struct
@@ -139,9 +138,12 @@ def see(text: str) -> Seen:
     return Seen(shape=shape(text), places={place: count / length for place, count in places.items()})
 
 
-def shape(text: str) -> tuple[float, ...]:
-    """Length, words, lines, digits, numbers, signs, choices, length of words, and which question words it holds."""
-    read = text[:MAX_CHARACTERS]
+def shape(text: str, *, most: int | None = MAX_CHARACTERS) -> tuple[float, ...]:
+    """Length, words, lines, digits, numbers, signs, choices, length of words, and which question words it holds.
+
+    All but the length are of the first ``most`` characters; None reads them all.
+    """
+    read = text[:most]
     words = [word.lower() for word in _ANY_WORD.findall(read)]
     counts = (len(text), len(words), read.count("\n"), *(len(pattern.findall(read)) for pattern in _COUNTED))
     mean_word = sum(map(len, words)) / max(len(words), 1)
@@ -156,20 +158,15 @@ def save(gate: Gate, path: Path) -> None:
 
 def load(path: Path) -> Gate:
     """Read it. Raises :class:`InputError` for a file that is missing, damaged, altered, newer or another thing."""
-    data, stated = sealed.read(
+    return sealed.load(
         path,
         version=VERSION,
         mark={"format": _FORMAT},
         nothing="gate; fit one with: corea eval gate",
         make="fit a gate with: corea eval gate",
         again=_AGAIN,
+        parse=_gate,
     )
-    if stated != sealed.checksum(data):
-        raise InputError(f"{path} is damaged or was altered: its checksum does not fit; {_AGAIN}")
-    try:
-        return _gate(data)
-    except (KeyError, TypeError, ValueError, binascii.Error, struct.error) as exc:
-        raise InputError(f"{path} is damaged ({exc}); {_AGAIN}") from exc
 
 
 def label(gate: Gate) -> str:
@@ -199,8 +196,7 @@ def _body(gate: Gate) -> dict[str, Any]:
         "cut": gate.cut,
         "intercept": gate.intercept,
         "traits": [[trait.mean, trait.deviation, trait.weight] for trait in gate.traits],
-        # Little-endian, four bytes each.
-        "words": base64.b64encode(struct.pack(f"<{len(gate.words)}f", *gate.words)).decode("ascii"),
+        "words": packed(gate.words),
         "model": gate.model,
         "prompt": gate.prompt,
         "tasks": list(gate.tasks),
@@ -211,7 +207,6 @@ def _body(gate: Gate) -> dict[str, Any]:
 
 
 def _gate(data: Mapping[str, Any]) -> Gate:
-    packed = base64.b64decode(data["words"], validate=True)
     traits: Sequence[Sequence[float]] = data["traits"]
     return Gate(
         cut=float(data["cut"]),
@@ -220,7 +215,7 @@ def _gate(data: Mapping[str, Any]) -> Gate:
             Trait(mean=float(mean), deviation=float(deviation), weight=float(weight))
             for mean, deviation, weight in traits
         ),
-        words=struct.unpack(f"<{len(packed) // 4}f", packed),
+        words=unpacked(data["words"]),
         model=_text(data["model"]),
         prompt=_text(data["prompt"]),
         tasks=tuple(str(task) for task in data["tasks"]),
@@ -228,6 +223,17 @@ def _gate(data: Mapping[str, Any]) -> Gate:
         data_hash=str(data["data_hash"]),
         created_at=str(data["created_at"]),
     )
+
+
+def packed(weights: Sequence[float]) -> str:
+    """Base64 of the weights, little-endian, four bytes each: as a file keeps them."""
+    return base64.b64encode(struct.pack(f"<{len(weights)}f", *weights)).decode("ascii")
+
+
+def unpacked(text: str) -> tuple[float, ...]:
+    """The weights again. Raises ValueError or ``struct.error`` for what is none."""
+    raw = base64.b64decode(text, validate=True)
+    return struct.unpack(f"<{len(raw) // 4}f", raw)
 
 
 def _text(value: object) -> str | None:

@@ -7,18 +7,14 @@ nothing that keeps a client from writing like another task: what a recognised ta
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from corea import sealed
-from corea.errors import InputError
-from corea.policy.gate import PLACES, see
+from corea.policy.gate import PLACES, packed, see, unpacked
 
 VERSION = 1
 _FORMAT = "corea.tasks"
@@ -68,20 +64,15 @@ def save(tasks: Tasks, path: Path) -> None:
 
 def load(path: Path) -> Tasks:
     """Read it. Raises :class:`InputError` for a file that is missing, damaged, altered, newer or another thing."""
-    data, stated = sealed.read(
+    return sealed.load(
         path,
         version=VERSION,
         mark={"format": _FORMAT},
         nothing="tasks to recognise; make them with: corea eval tasks",
         make="make it with: corea eval tasks",
         again=_AGAIN,
+        parse=_tasks,
     )
-    if stated != sealed.checksum(data):
-        raise InputError(f"{path} is damaged or was altered: its checksum does not fit; {_AGAIN}")
-    try:
-        return _tasks(data)
-    except (KeyError, TypeError, ValueError, binascii.Error, struct.error) as exc:
-        raise InputError(f"{path} is damaged ({exc}); {_AGAIN}") from exc
 
 
 def _body(tasks: Tasks) -> dict[str, Any]:
@@ -90,8 +81,7 @@ def _body(tasks: Tasks) -> dict[str, Any]:
         "version": VERSION,
         "names": list(tasks.names),
         "intercepts": list(tasks.intercepts),
-        # Little-endian, four bytes each.
-        "words": [base64.b64encode(struct.pack(f"<{PLACES}f", *weights)).decode("ascii") for weights in tasks.words],
+        "words": [packed(weights) for weights in tasks.words],
         "least": tasks.least,
         "n": tasks.n,
         "created_at": tasks.created_at,
@@ -99,11 +89,10 @@ def _body(tasks: Tasks) -> dict[str, Any]:
 
 
 def _tasks(data: Mapping[str, Any]) -> Tasks:
-    packed = [base64.b64decode(weights, validate=True) for weights in data["words"]]
     return Tasks(
         names=tuple(str(name) for name in data["names"]),
         intercepts=tuple(float(one) for one in data["intercepts"]),
-        words=tuple(struct.unpack(f"<{len(weights) // 4}f", weights) for weights in packed),
+        words=tuple(unpacked(weights) for weights in data["words"]),
         least=float(data["least"]),
         n=int(data["n"]),
         created_at=str(data["created_at"]),

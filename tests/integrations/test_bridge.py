@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from corea import Cascade
 from corea.errors import ExtraMissing, InputError
+from corea.extras import extra
 from corea.integrations.bridge import Bridge, conversation, facts, sampling_of
-from corea.integrations.extras import extra
 from corea.models.scripted import Hang, ScriptedModel, Written, scripted_reply
 from corea.run import Done, Text
 from corea.tier import AS_CONFIGURED, Sampling, Tier

@@ -1,4 +1,4 @@
-"""What a framework's module needs beyond the plain installation."""
+"""What a command or an integration needs beyond the plain installation."""
 
 from __future__ import annotations
 
