@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-train test-integrations train-smoke check format lock bench clean
+.PHONY: help demo test test-train test-integrations train-smoke check format lock bench docs clean
 
 help:
 	@echo "make demo    fetch two small models and watch them answer 12 real questions together"
@@ -12,7 +12,8 @@ help:
 	@echo "make test-integrations  run the tests of the integrations, with the frameworks in an environment of their own"
 	@echo "make train-smoke  train SmolLM2-135M on small sums, from rollouts to a GGUF adapter"
 	@echo "make check   lint, types, import rules, lock file"
-	@echo "make bench   measure what the README claims"
+	@echo "make bench   measure anew (20 minutes) and write the figures into the pages"
+	@echo "make docs    build the documentation as a site, with mkdocs in an environment of its own"
 	@echo "make lock    renew the pinned dependencies"
 
 # --without-pip: Debian ships venv without ensurepip, and the system's pip can install into the environment as well.
@@ -72,7 +73,17 @@ lock: .venv/installed
 		--generate-hashes --custom-compile-command "make lock" --output-file deploy/requirements-build.txt
 
 bench: .venv/installed
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(ARGS)
+
+# The site's tools are no part of COREA: they have an environment of their own.
+.venv-docs/installed: requirements-docs.txt
+	$(PYTHON) -m venv --clear --without-pip .venv-docs
+	$(PYTHON) -m pip --python .venv-docs/bin/python install --quiet --disable-pip-version-check --no-deps -r requirements-docs.txt
+	@touch $@
+
+docs: .venv-docs/installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@echo "build/site/index.html; to search in it: python3 -m http.server --directory build/site"
 
 clean:
-	rm -rf .venv .venv-train .venv-integrations .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .venv-train .venv-integrations .venv-docs .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

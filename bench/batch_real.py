@@ -1,13 +1,14 @@
 """Small, large and cascade on real questions, by ``corea batch``: the table in docs/results.md.
 
 ``python -m bench.batch_real QUESTIONS.jsonl[.gz] FOLDER [--limit 60]``; takes about an hour on two cores, and goes on
-where it stopped. Not part of ``make bench``: it measures models, not our code.
+where it stopped. Of sixty questions the summaries go to ``bench/results/gsm8k-60``, and what became of each question.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import json
 import subprocess
 import sys
@@ -18,13 +19,15 @@ from typing import Any
 from corea.config import template
 
 THRESHOLDS = (0.90, 0.92, 0.94)
+LIMIT = 60
+RESULTS = Path(__file__).parent / "results" / "gsm8k-60"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("questions", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--limit", type=int, default=60)
+    parser.add_argument("--limit", type=int, default=LIMIT)
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,6 +39,32 @@ def main() -> None:
     alone = {name: _batch(folder, name, f"{name}-only") for name in ("small", "large")}
     cascades = {t: _batch(folder, "cascade", f"cascade-{t:.2f}", "--threshold", str(t)) for t in THRESHOLDS}
     print(table(alone, cascades))
+    if arguments.limit == LIMIT:
+        keep(folder, RESULTS)
+
+
+def keep(folder: Path, results: Path) -> None:
+    """The summaries of a run, and its rows, where the pages look for them."""
+    results.mkdir(exist_ok=True)
+    runs = ["small-only", "large-only", *(f"cascade-{threshold:.2f}" for threshold in THRESHOLDS)]
+    for run in runs:
+        (results / f"{run}.json").write_bytes((folder / f"{run}.json").read_bytes())
+    told = {run: rows((folder / f"{run}.jsonl").read_text(encoding="utf-8")) for run in runs}
+    lines = ",\n".join(f"{json.dumps(run)}: {json.dumps(of)}" for run, of in told.items())
+    (results / "rows.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+
+
+def rows(lines: str) -> dict[str, dict[str, Any]]:
+    """Of what ``corea batch`` wrote: by question, whether it was deferred and right, and a hash of the text."""
+    found = sorted(map(json.loads, lines.splitlines()), key=lambda row: str(row["id"]))
+    return {
+        row["id"]: {
+            "deferred": bool(row["deferred"]),
+            "right": bool(row["correct"]),
+            "text": hashlib.sha256((row["text"] or "").encode()).hexdigest()[:16],
+        }
+        for row in found
+    }
 
 
 def table(alone: dict[str, dict[str, Any]], cascades: dict[float, dict[str, Any]]) -> str:

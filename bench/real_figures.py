@@ -1,13 +1,12 @@
 """What ``bench/outcomes`` says, in figures: ``python -m bench.real_figures`` (a minute, no model needed).
 
 Writes ``bench/results/real_outcomes.json``, the pages ``docs/reports/*.html`` and the picture ``docs/frontier.svg``,
-and prints the tables of ``docs/results.md``. Not part of ``make bench``, whose figures are about speed.
+and prints the tables of ``docs/results.md``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.real_outcomes import GROUPS, OUTCOMES
+from bench.parts.outcomes import real_tables
+from bench.real_outcomes import GROUPS, OUTCOMES, TITLES
 from corea.evaluate.baselines import Baseline, Point
 from corea.evaluate.certification import Terms, certified, usable_signals
 from corea.evaluate.outcomes import Pair, read
@@ -27,7 +27,6 @@ from corea.policy.certificate import Certified
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "real_outcomes.json"
-TITLES = {"gsm8k": "GSM8K", "maths": "SVAMP, AQuA, MATH", "nonmaths": "ARC-C, OpenBookQA, StrategyQA"}
 MAX_DROP, DELTA, SEED = 0.02, 0.05, 0
 #: The large model's cost in small ones, if both were hosted models: by parameters alone it is about 3.3.
 DEARER = 10.0
@@ -56,7 +55,7 @@ def main() -> None:
         page.write_text(to_html(made), encoding="utf-8")
     RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     _picture(reports, ROOT / "docs" / "frontier.svg")
-    print("\n".join(_tables(record)))
+    print("\n".join(real_tables(record)))
 
 
 def _figures(made: Report) -> dict[str, Any]:
@@ -150,40 +149,6 @@ def _line(axes: Axes, baseline: Baseline, label: str, style: dict[str, Any]) -> 
 
 def _xy(point: Point) -> tuple[float, float]:
     return 100 * (1 - float(point.saving.value or 0.0)), 100 * float(point.accuracy.value or 0.0)
-
-
-def _tables(record: dict[str, Any]) -> Iterator[str]:
-    yield "| questions | n | small alone | large alone | either is right | certified at 2 points, δ = 0.05 |"
-    yield "|---|---|---|---|---|---|"
-    for name, of in record.items():
-        promised = of["promise"]
-        certified = "nothing" if promised["threshold"] is None else f"{promised['expected_saving']:.1%} saved"
-        oracle = f"{of['oracle']['accuracy']:.1%}"
-        yield (
-            f"| {TITLES[name]} | {of['n']} | {_with_interval(of['small'])} | {_with_interval(of['large'])} | {oracle} "
-            f"| {certified} (`{of['chosen']}`, {promised['n']} questions) |"
-        )
-    yield ""
-    yield "| signal | questions | AUROC | ECE | distinct | paper's rule: right, saving |"
-    yield "|---|---|---|---|---|---|"
-    for name, of in record.items():
-        for signal, one in of["signals"].items():
-            paper = one["paper"]
-            yield (
-                f"| `{signal}` | {TITLES[name]} | {_with_interval(one['auroc'], share=False)} "
-                f"| {_with_interval(one['ece'], share=False)} | {one['distinct_values']:.0f} "
-                f"| {paper['accuracy']:.1%}, {paper['saving']:+.1%} |"
-            )
-
-
-def _with_interval(of: dict[str, Any], *, share: bool = True) -> str:
-    if of["value"] is None:
-        return "–"
-    if of["low"] is None:
-        return f"{of['value']:.1%}" if share else f"{of['value']:.2f}"
-    if share:
-        return f"{of['value']:.1%} ({of['low']:.0%}–{of['high']:.0%})"
-    return f"{of['value']:.2f} ({of['low']:.2f}–{of['high']:.2f})"
 
 
 if __name__ == "__main__":

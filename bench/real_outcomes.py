@@ -17,7 +17,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ GROUPS: Mapping[str, tuple[Part, ...]] = {
     ),
 }
 
+TITLES = {"gsm8k": "GSM8K", "maths": "SVAMP, AQuA, MATH", "nonmaths": "ARC-C, OpenBookQA, StrategyQA"}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -73,14 +75,20 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     OUTCOMES.mkdir(exist_ok=True)
     for name, parts in GROUPS.items():
-        questions, made = arguments.work / f"{name}.jsonl", arguments.work / f"{name}.parquet"
-        questions.write_text("".join(line for part in parts for line in part.lines(arguments.data)), encoding="utf-8")
+        made = arguments.work / f"{name}.parquet"
         if not made.exists() and (committed := OUTCOMES / made.name).exists():
             shutil.copyfile(committed, made)
-        command = ["eval", "run", "--data", str(questions), "--out", str(made)]
-        subprocess.run([sys.executable, "-m", "corea", *command], check=True)
+        asked(parts, arguments.data, made)
         save(without_texts(read(made)), OUTCOMES / made.name)
         print(f"{name}: {(OUTCOMES / made.name).stat().st_size / 1e6:.2f} MB")
+
+
+def asked(parts: Sequence[Part], data: Path, made: Path, *more: str) -> None:
+    """``corea eval run`` on these questions, which it goes on with where it stopped."""
+    questions = made.with_suffix(".jsonl")
+    questions.write_text("".join(line for part in parts for line in part.lines(data)), encoding="utf-8")
+    command = ["eval", "run", "--data", str(questions), "--out", str(made), *more]
+    subprocess.run([sys.executable, "-m", "corea", *command], check=True)
 
 
 def without_texts(outcomes: Outcomes) -> Outcomes:

@@ -44,6 +44,9 @@ from corea.policy import order
 from corea.policy.base import Policies, Second
 from corea.policy.certificate import Certificate, check_applies, load
 from corea.policy.critical import Foreseen, check_independent
+from corea.policy.drops import Drops
+from corea.policy.drops import check_applies as check_drops_apply
+from corea.policy.drops import load as load_drops
 from corea.policy.gate import Gate
 from corea.policy.gate import check_applies as check_gate_applies
 from corea.policy.gate import label as label_of_gate
@@ -119,6 +122,7 @@ def policies_of(
             has_certificate=any(tier.certificate is not None for tier in config.tiers),
             spent=spent,
             second=None if policy.critical is None else _second(config, name, policy.critical),
+            drops=None if policy.budget is None else _drops(config, name, policy.budget.drops),
             wall_clock=wall_clock,
         )
         for name, policy in config.policies.items()
@@ -132,6 +136,23 @@ def policies_of(
         selectable=selectable,
         recogniser=None if told is None else load_tasks(told),
     )
+
+
+def _drops(config: Config, name: str, path: Path | None) -> Drops | None:
+    """What each threshold costs, once it is sure that it was measured on these tiers."""
+    if path is None:
+        return None
+    field = f"policies.{name}.budget.drops"
+    if len(config.tiers) != 2:
+        raise ConfigError(f"drops are of two tiers, not {len(config.tiers)}; leave them out", field=field)
+    try:
+        found = load_drops(path)
+        models, prompts = hashes_of(shapes_of(config).values())
+        signal = signal_of(config.tiers[0].confidence)
+        check_drops_apply(found, models_hash=models, prompts_hash=prompts, signal=signal, source=str(path))
+    except InputError as exc:
+        raise ConfigError(str(exc), field=field) from exc
+    return found
 
 
 def _second(config: Config, name: str, critical: CriticalConfig) -> Second:
@@ -184,14 +205,18 @@ def missing_models(config: Config) -> tuple[str, ...]:
 def estimator_of(config: ConfidenceConfig) -> Estimator:
     """The estimator a tier's configuration names.
 
-    Raises :class:`InputError` for a confidence map that is missing or damaged.
+    Raises :class:`InputError` for a confidence map that is missing or damaged, or reads what it has no leave for.
     """
     if config.map is not None:
         fitted = read(config.map)
-        return Fitted(map=fitted, estimators={signal: estimator(signal) for signal in fitted.signals})
+        return Fitted(
+            map=fitted,
+            estimators={signal: estimator(signal, allow_code=config.allow_code) for signal in fitted.signals},
+        )
     if config.estimator == "self_consistency":
         return SelfConsistency(samples=config.samples, temperature=config.temperature)
-    return estimator(f"{config.estimator}_followup" if asks_in_a_second_turn(config) else config.estimator)
+    name = f"{config.estimator}_followup" if asks_in_a_second_turn(config) else config.estimator
+    return estimator(name, allow_code=config.allow_code)
 
 
 def guards_of(tier: TierConfig) -> tuple[Guard, ...]:

@@ -125,6 +125,10 @@ class Cascade:
         run = Run(
             id=new_trace_id(self._wall_clock),
             request=request,
+            tiers=self.tiers,
+            deadline_s=self.deadline_s,
+            clock=self._clock,
+            sampling=sampling,
             policies=self.policies.of(request),
             started_s=self._clock(),
             started_at_unix_s=self._wall_clock(),
@@ -133,14 +137,8 @@ class Cascade:
         )
         try:
             for index, tier in enumerate(self.tiers):
-                now_s = self._clock()
-                left_s = self.deadline_s - (now_s - run.started_s)
-                # An equal share of what is left: a tier that hangs cannot eat the time of those after it.
-                share_s = left_s / (len(self.tiers) - index) if tier.timeout_s is None else left_s
-                attempt = await run.attempt(
-                    tier, now_s=now_s, time_left_s=share_s, clock=self._clock, sampling=sampling
-                )
-                if attempt.decision.keep or _fails_request(tier, attempt):
+                attempt = await run.attempt(index)
+                if attempt.decision.keep or tier.fails_request(attempt):
                     break
         except BaseException:
             await self._keep(run)
@@ -262,7 +260,7 @@ class Cascade:
         kept = next((i for i, attempt in enumerate(attempts) if attempt.decision.keep), None)
         if kept is not None or self.on_exhausted == "error" or run.broken_off:
             return kept
-        if _fails_request(self._tier(attempts[-1]), attempts[-1]):
+        if any(self._tier(attempt).fails_request(attempt) for attempt in attempts):
             return None
         answered = [i for i, attempt in enumerate(attempts) if attempt.answered]
         return max(answered, key=lambda i: (_worth(attempts[i]), i), default=None)
@@ -294,11 +292,6 @@ def _request(question: str | Request) -> Request:
     if not request.question.strip():
         raise InputError("the question is empty; write one")
     return request
-
-
-def _fails_request(tier: Tier, attempt: Attempt) -> bool:
-    """A question too long for one tier is no fault of the tier, and never fails the request."""
-    return tier.on_error == "fail" and attempt.decision.reason == "failed"
 
 
 def _worth(attempt: Attempt) -> float:

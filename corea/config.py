@@ -24,7 +24,7 @@ from corea.policy_config import PolicyConfig, placed_in
 from corea.prices import FixedPrice, Price, embedded_price, listed_price
 
 Ask = Literal["inline", "followup", "none"]
-EstimatorName = Literal["verbalized", "expected", "logprob", "p_true", "self_consistency", "fitted"]
+EstimatorName = Literal["verbalized", "expected", "logprob", "p_true", "self_consistency", "generated_tests", "fitted"]
 
 #: How each estimator may ask, its default first.
 WAYS_TO_ASK: Mapping[EstimatorName, tuple[Ask, ...]] = {
@@ -33,6 +33,7 @@ WAYS_TO_ASK: Mapping[EstimatorName, tuple[Ask, ...]] = {
     "logprob": ("none",),
     "p_true": ("followup",),
     "self_consistency": ("none",),
+    "generated_tests": ("followup",),
     "fitted": ("none",),
 }
 
@@ -60,6 +61,19 @@ class ConfidenceConfig(_Frozen):
     temperature: float = Field(default=0.7, gt=0, le=2)
     #: The confidence map that ``fitted`` applies, made by ``corea eval fit``.
     map: Path | None = None
+    #: Leave to run programs that the model wrote, shut in (docs/programs.md): ``generated_tests`` does.
+    allow_code: bool = False
+
+    @model_validator(mode="after")
+    def _code_is_run_by_leave(self) -> Self:
+        if self.estimator == "generated_tests" and not self.allow_code:
+            raise ValueError(
+                'estimator "generated_tests" runs programs that the model wrote, shut in; set allow_code = true beside '
+                "it, or choose another estimator"
+            )
+        if self.allow_code and self.estimator not in ("generated_tests", "fitted"):
+            raise ValueError(f'estimator "{self.estimator}" runs no programs; remove allow_code')
+        return self
 
     @model_validator(mode="after")
     def _map_suits_estimator(self) -> Self:

@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from corea.catalogue import CATALOGUE
 from corea.confidence.fitted import checksum, read
+from corea.confidence.generated_tests import RECIPE
 from corea.confidence.named import INLINE
 from corea.confidence.protocol import DIGIT_QUESTION, INLINE_PROMPT, TRUE_FALSE_QUESTION, system_prompt
 from corea.confidence.self_consistency import TEMPERATURE
@@ -88,9 +89,12 @@ def signal_label(
     temperature: float = TEMPERATURE,
     map_checksum: str = "",
 ) -> str:
-    """A signal's name with whatever else decides its value: samples and their temperature, or which map."""
+    """A signal's name with whatever else decides its value: samples and their temperature, which map, which recipe."""
     if signal == "fitted":
         return f"fitted:{map_checksum[:16]}"
+    if signal == "generated_tests":
+        # Not among the shape's prompts, which would void every certificate made before.
+        return f"generated_tests:{RECIPE}"
     return f"{signal}:{samples}:{temperature:g}" if signal == "self_consistency" else signal
 
 

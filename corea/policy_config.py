@@ -32,6 +32,8 @@ class BudgetConfig(_Frozen):
     tightens: bool = True
     #: Share of right answers of the last tier, for the expected drop; 1 where nobody knows.
     accuracy: float = Field(default=1.0, gt=0, le=1)
+    #: What each threshold costs in accuracy, by ``corea eval drops``; only told, so it is no part of the fingerprint.
+    drops: Path | None = Field(default=None, exclude=True)
 
     @property
     def nano_usd(self) -> int:
@@ -50,8 +52,8 @@ class LatencyConfig(_Frozen):
     """How long all but one in twenty requests may take."""
 
     p95_s: float = Field(gt=0, allow_inf_nan=False)
-    #: Leave a tier out; keep more of its answers. A certificate forbids the second.
-    may: tuple[Literal["skip", "keep"], ...] = Field(default=("skip", "keep"), min_length=1)
+    #: Leave a tier out; keep more of its answers, which a certificate forbids; ask the next one beside it.
+    may: tuple[Literal["skip", "keep", "hedge"], ...] = Field(default=("skip", "keep"), min_length=1)
 
 
 class CriticalConfig(_Frozen):
@@ -94,12 +96,14 @@ class PolicyConfig(_Frozen):
         return self.budget is not None or (self.latency is not None and "keep" in self.latency.may)
 
     def beside(self, folder: Path) -> PolicyConfig:
-        """The same, with relative paths of maps and gates taken from ``folder``."""
-        if self.critical is None:
-            return self
-        placed = {"map": placed_in(folder, self.critical.map), "gate": placed_in(folder, self.critical.gate)}
-        critical = self.critical.model_copy(update=placed)
-        return self.model_copy(update={"critical": critical})
+        """The same, with relative paths of maps, gates and drops taken from ``folder``."""
+        placed: dict[str, object] = {}
+        if self.critical is not None:
+            files = {"map": placed_in(folder, self.critical.map), "gate": placed_in(folder, self.critical.gate)}
+            placed["critical"] = self.critical.model_copy(update=files)
+        if self.budget is not None:
+            placed["budget"] = self.budget.model_copy(update={"drops": placed_in(folder, self.budget.drops)})
+        return self.model_copy(update=placed)
 
     @model_validator(mode="after")
     def _is_any(self) -> Self:

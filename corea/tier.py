@@ -25,9 +25,9 @@ from corea.guards.base import Guard, Judged
 from corea.guards.registry import first_objection
 from corea.models.base import Delta, Model, deltas
 from corea.models.breaker import Breaker
-from corea.policy.base import Bar, Policy, Second, View, settle, skipped
+from corea.policy.base import Bar, Hedge, Policy, Second, View, settle, skipped
 from corea.policy.certificate import Certificate
-from corea.policy.thresholds import decide
+from corea.policy.thresholds import OUTRUN, decide
 from corea.prices import Price
 from corea.types import Attempt, Confidence, Decision, Failure, Message, Prompt, Reason, Reply, Request, Usage
 
@@ -109,11 +109,12 @@ class Tier:
         hear: Hear | None = None,
         policies: Sequence[Policy] = (),
         elapsed_s: float = 0.0,
+        hedged: Callable[[Hedge], object] | None = None,
     ) -> Attempt:
         """Ask once, judge the reply. What a model does wrong is not raised: it is an attempt, with its failure.
 
         ``hear`` is told the reply's text as it is written, where the tier ``is_heard_live``. ``policies`` may move the
-        bar, ``elapsed_s`` seconds after the request came.
+        bar, ``elapsed_s`` seconds after the request came; ``hedged`` is told where one of them wants the next tier too.
         """
         started = clock()
         limit_s = time_left_s if self.timeout_s is None else min(self.timeout_s, time_left_s)
@@ -122,6 +123,8 @@ class Tier:
             bar = self._bar(request, sampling)
             if not self.is_last:
                 bar = self._settled(bar, request, policies, elapsed_s=elapsed_s, left_s=time_left_s)
+                if bar.hedge is not None and hedged is not None:
+                    hedged(bar.hedge)
             reply = await self.reply(prompt, limit_s=limit_s, clock=clock, hear=hear if self.is_heard_live else None)
         except (ModelError, DeadlineExceeded, NotCertified, TierSkipped) as exc:
             return self._failed(exc, latency_s=clock() - started)
@@ -137,6 +140,11 @@ class Tier:
         """The attempt of a caller who went away: whatever the model did until then may be billed."""
         failure = Failure(kind="Abandoned", message="the caller went away before the answer was there")
         return self._unanswered(failure, cost_nano_usd=None, latency_s=latency_s)
+
+    def outrun(self, why: str, *, policy: str, latency_s: float) -> Attempt:
+        """The attempt that was stopped because another tier's answer was first. It may be billed all the same."""
+        failure = Failure(kind=OUTRUN, message=why)
+        return self._unanswered(failure, cost_nano_usd=None, latency_s=latency_s, policy=policy)
 
     async def reply(
         self, prompt: Prompt, *, limit_s: float, clock: Callable[[], float], hear: Hear | None = None
@@ -166,6 +174,10 @@ class Tier:
             top_logprobs=self.estimator.top_logprobs if self.estimator else 0,
         )
         return prompt if sampling is AS_CONFIGURED else _sampled(prompt, sampling.set())
+
+    def fails_request(self, attempt: Attempt) -> bool:
+        """A question too long for one tier is no fault of the tier, and never fails the request."""
+        return self.on_error == "fail" and attempt.decision.reason is Reason.FAILED
 
     @property
     def is_heard_live(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,23 @@ def test_every_configuration_key_is_in_the_readme() -> None:
     )
     keys = {key for section in sections for key in section.model_fields}
     assert not {key for key in keys if f"`{key}`" not in readme}
+
+
+@pytest.mark.parametrize(
+    "page,sections",
+    [
+        ("audit.md", ("corea.audit_config:AuditConfig",)),
+        (
+            "policies.md",
+            tuple(f"corea.policy_config:{name}Config" for name in ("Budget", "Latency", "Critical", "Policy")),
+        ),
+    ],
+)
+def test_every_key_of_audit_and_policies_is_on_its_page(page: str, sections: tuple[str, ...]) -> None:
+    text = (Path(__file__).parent.parent / "docs" / page).read_text(encoding="utf-8")
+    models = (getattr(import_module(module), name) for module, name in (one.split(":") for one in sections))
+    keys = {key for model in models for key in model.model_fields}
+    assert not {key for key in keys if f"`{key}`" not in text}
 
 
 def test_secrets_are_no_fields() -> None:

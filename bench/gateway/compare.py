@@ -1,8 +1,8 @@
 """COREA next to LiteLLM, Portkey and a bare relay: the same mock upstream, the same load, one worker each, in one run.
 
 ``python -m bench.gateway.compare --peers DIR`` installs what is missing under DIR, measures for ``--seconds``, writes
-``--out`` and prints the table. What goes to ``bench/results`` is written into docs/gateway.md too. Without ``--peers``
-nothing is measured: the table of an earlier run is shown, and written into the docs again.
+``--out`` and prints the table. Without ``--peers`` nothing is measured: the table of an earlier run is shown.
+``python -m bench.pages`` writes what is in ``bench/results`` into docs/gateway.md.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from bench.gateway import peers
 from bench.gateway.measure import DIRECT, LOADS, Measured, Summary, measure, own
 from bench.gateway.servers import Server
 from bench.measure import Figure
+from bench.parts.records import filled, kept, read
 
 ROOT = Path(__file__).parents[2]
-RESULT = ROOT / "bench" / "results" / "gateway_compare.json"
-DOCS = ROOT / "docs" / "gateway.md"
+NAME = "gateway_compare"
+RESULT = ROOT / "bench" / "results" / f"{NAME}.json"
 HEADING = "## Next to LiteLLM and Portkey"
 _NAMES = {
     "corea": "COREA",
@@ -117,8 +118,7 @@ def record_of(measured: Measured, *, versions: Mapping[str, str], seconds: float
 def section(record: Mapping[str, Any]) -> str:
     """The section of docs/gateway.md, all of it from the record."""
     loads, versions, machine = record["loads"], record["versions"], record["machine"]
-    wanted = [figure for figure in record["figures"] if figure["met"] is not None]
-    missed = [figure for figure in wanted if not figure["met"]]
+    verdict, missed = _verdict(record)
     cores = f"{machine['cores']} cores" if machine["cores"] > 1 else "one core"
     where = ", servers on one of them, clients and upstream on another" if machine["pinned"] else ""
     method = (
@@ -129,7 +129,6 @@ def section(record: Mapping[str, Any]) -> str:
         f"of load in all, on {cores}{where}. “Added” is to the direct line in the same round; figures are medians over "
         "the rounds."
     )
-    verdict = f"Of {len(wanted)} ratios that are wanted of COREA, {len(wanted) - len(missed)} are met"
     return "\n".join(
         [
             HEADING,
@@ -142,7 +141,7 @@ def section(record: Mapping[str, Any]) -> str:
             "",
             *([f"{verdict}. Missed:", "", *_missed(missed)] if missed else [f"{verdict}."]),
             "",
-            "`python -m bench.gateway.compare --peers DIR` measures anew and writes this section; all ratios are in",
+            "`python -m bench gateway_compare --envs DIR` measures anew and writes this section; all ratios are in",
             "`bench/results/gateway_compare.json`.",
             "",
         ]
@@ -188,14 +187,25 @@ def _missed(figures: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["| ratio | measured | wanted | |", "|---|---|---|---|", *rows]
 
 
-def with_section(page: str, new: str) -> str:
-    """The page with the section in place of its old one; before "Configuration" where there is none yet."""
-    before, heading, old = page.partition(f"{HEADING}\n")
-    if heading:
-        _, next_heading, after = old.partition("\n## ")
-        return f"{before}{new}{next_heading}{after}"
-    before, heading, after = page.partition("## Configuration\n")
-    return f"{before}{new}\n{heading}{after}"
+def _verdict(record: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]]]:
+    """How many ratios are met, in words, and those that are not."""
+    wanted = [figure for figure in record["figures"] if figure["met"] is not None]
+    missed = [figure for figure in wanted if not figure["met"]]
+    return f"Of {len(wanted)} ratios that are wanted of COREA, {len(wanted) - len(missed)} are met", missed
+
+
+def part(bench: Path) -> str:
+    """The section, or nothing before the first run."""
+    return section(read(bench, NAME)) if kept(bench, NAME) else ""
+
+
+def short(bench: Path) -> str:
+    """A sentence for docs/results.md."""
+    if not kept(bench, NAME):
+        return "Its speed beside other gateways is not measured yet."
+    verdict, _ = _verdict(read(bench, NAME))
+    where = "[gateway.md](gateway.md#next-to-litellm-and-portkey)"
+    return filled(f"Its speed beside LiteLLM's and Portkey's is in {where}. {verdict}.")
 
 
 def shown(record: Mapping[str, Any]) -> str:
@@ -228,8 +238,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record = record_of(measured, versions=versions, seconds=chosen.seconds, rounds=chosen.rounds)
         chosen.out.write_text(json.dumps(record, indent=2) + "\n")
     record = json.loads(chosen.out.read_text())
-    if chosen.out.resolve() == RESULT:
-        DOCS.write_text(with_section(DOCS.read_text(), section(record)))
     print(shown(record))
     return int(any(figure["met"] is False for figure in record["figures"]))
 

@@ -1,6 +1,7 @@
 """``python -m bench.peers DATA --envs DIR [--draws 100] [--out bench/results/peers.json]``.
 
-DATA is the folder of question sets that holds ``outcomes/``; DIR keeps the peers' environments.
+DATA is the folder of question sets that holds ``outcomes/``; DIR keeps the peers' environments. ``python -m
+bench.pages`` writes the tables into docs/peers.md.
 """
 
 from __future__ import annotations
@@ -119,8 +120,6 @@ def main() -> int:
     made = measured([*public(given.data), *own()], draws=given.draws, peers=peers)
     made["seconds"] = round(time.monotonic() - started)
     given.out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    if given.out == page.RESULT:
-        page.DOCS.write_text(page.with_tables(page.DOCS.read_text(encoding="utf-8"), made), encoding="utf-8")
     print(page.tables(made))
     return 0
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from bench.parts.records import read
 from bench.peers import bargain
 from bench.peers.cases import FAMILIES
 from bench.peers.ours import CERTIFIED, ORACLE
 
-DOCS = Path(__file__).parents[2] / "docs" / "peers.md"
 RESULT = Path(__file__).parents[1] / "results" / "peers.json"
-START, END = "<!-- tables: written by python -m bench.peers -->", "<!-- end of the tables -->"
 Record = Mapping[str, Any]
 
 
@@ -27,10 +26,8 @@ def tables(record: Record) -> str:
     ) + "\n".join(["", *_batch(record), *_routellm(record)])
 
 
-def with_tables(text: str, record: Record) -> str:
-    """The page with new tables in place of the old ones. Raises :class:`ValueError` where the page has no place."""
-    before, after = text.index(START) + len(START), text.index(END)
-    return f"{text[:before]}\n\n{tables(record)}\n{text[after:]}"
+def part(bench: Path) -> str:
+    return tables(read(bench, "peers"))
 
 
 def summary(record: Record, family: str) -> dict[str, dict[str, float | None]]:

@@ -212,8 +212,13 @@ class Auditor:
     # --- In the background -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Reads what is known, then watches. Raises :class:`LedgerError` where the ledger cannot be read."""
-        await self.refresh()
+        """Reads which steps are in force, then watches. The evidence so far may be long: it is read in the background.
+
+        Raises :class:`LedgerError` where the ledger cannot be read.
+        """
+        seen = await asyncio.to_thread(self._lookout.begin)
+        self._purse.set_spent(seen.at_unix_s, seen.spent_nano_usd)
+        self._open = seen.open
         self._loop = asyncio.create_task(self._run(), name="corea-audit")
 
     async def aclose(self) -> None:
@@ -263,7 +268,8 @@ class Auditor:
         self._check_rate()
 
     async def _run(self) -> None:
-        next_look_s = self._clock() + self._refresh_s
+        # The first look is now.
+        next_look_s = self._clock()
         while not self._closing:
             # Not wait_for, which may swallow a cancellation in Python 3.11.
             with suppress(TimeoutError):

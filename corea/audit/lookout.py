@@ -70,6 +70,12 @@ class Lookout:
         found = [self._evidence.get(plan.task) for plan in self._plans]
         return [_status(evidence) for evidence in found if evidence is not None]
 
+    def begin(self) -> Look:
+        """The steps in force, by the alarms alone: quick, however much evidence there is. Raises LedgerError."""
+        alarms = audits.list_alarms(self._ledger)
+        self._steps = {plan.task: in_force(plan, _of(plan, alarms)) for plan in self._plans}
+        return self._seen(rung=(), lost=0)
+
     def look(self, own: Iterable[str]) -> Look:
         """Reads all there is, and rings where that has to be. ``own``: trace ids of audits that this process runs.
 
@@ -77,13 +83,16 @@ class Lookout:
         """
         lost = self._end_lost(own)
         self._hear_feedback()
+        alarms = audits.list_alarms(self._ledger)
+        rung = [row for plan in self._plans if (row := self._look_at(plan, alarms)) is not None]
+        return self._seen(rung=tuple(rung), lost=lost)
+
+    def _seen(self, *, rung: tuple[AlarmRow, ...], lost: int) -> Look:
         now = self._wall_clock()
         now = now if math.isfinite(now) else 0.0
         spent = audits.spent_nano_usd(self._ledger, day_of(now))
-        alarms = audits.list_alarms(self._ledger)
-        rung = [row for plan in self._plans if (row := self._look_at(plan, alarms)) is not None]
         opened = tuple(audits.list_alarms(self._ledger, only_open=True))
-        return Look(rung=tuple(rung), open=opened, lost=lost, spent_nano_usd=spent, at_unix_s=now)
+        return Look(rung=rung, open=opened, lost=lost, spent_nano_usd=spent, at_unix_s=now)
 
     def _look_at(self, plan: Plan, alarms: Iterable[AlarmRow]) -> AlarmRow | None:
         now = in_force(plan, _of(plan, alarms))

@@ -30,7 +30,10 @@ def ask(
         question = sys.stdin.read()
     if not question.strip():
         raise InputError("the question is empty; write one")
-    with Cascade.from_config(load(config, threshold)) as cascade:
+    loaded = load(config, threshold)
+    if loaded.audit.enabled:
+        remark("corea ask is not audited, and knows nothing of open alarms; corea serve and corea batch are")
+    with Cascade.from_config(loaded) as cascade:
         trace = cascade.ask_sync(Request.of(question, task=task))
     if json:
         print_json(trace_json(trace))

@@ -25,6 +25,7 @@ from corea.identity import fingerprint
 from corea.prices import format_usd
 
 if TYPE_CHECKING:
+    from corea.audit.counts import Counts
     from corea.batch.ray import Plan
 
 
@@ -93,7 +94,7 @@ def batch(
     where = place_of(source), place_of(sink)
     try:
         if engine == "local":
-            summary = asyncio.run(_run(loaded, *where, concurrency, at_once, allow_code))
+            summary, audits = asyncio.run(_run(loaded, *where, concurrency, at_once, allow_code))
         else:
             from corea.batch.pools import Pool
             from corea.batch.ray import Plan
@@ -105,10 +106,14 @@ def batch(
                 pools={name: Pool(size=size, gpus=pool_gpus or 0) for name, size in _numbers("--pool", pool).items()},
                 shard_rows=shard_rows,
             )
-            summary = _run_ray(loaded, *where, plan, format or "jsonl", ray_address, allow_code)
+            if loaded.audit.enabled:
+                remark("--engine ray does not audit, and knows nothing of open alarms; leave it out to be audited")
+            summary, audits = _run_ray(loaded, *where, plan, format or "jsonl", ray_address, allow_code), None
     except KeyboardInterrupt:
         remark(f"the rows so far are in {sink}; the same command goes on from there")
         raise
+    if audits is not None:
+        _tell_audits(audits)
     _tell(summary, loaded, source, json=json)
     if not summary.ok:
         raise typer.Exit(1)
@@ -116,11 +121,14 @@ def batch(
 
 async def _run(
     config: Config, source: Place, sink: Place, concurrency: int, at_once: Mapping[str, int], allow_code: bool
-) -> Summary:
-    async with limit(Cascade.from_config(config), at_once) as cascade:
+) -> tuple[Summary, Counts | None]:
+    # The ledger comes with it.
+    from corea.audit.serving import audited
+
+    async with limit(Cascade.from_config(config), at_once) as cascade, audited(config, cascade) as auditor:
         with ExitStack() as shown:
             bar = QuestionBar(shown)
-            return await run_batch(
+            summary = await run_batch(
                 cascade,
                 source,
                 sink,
@@ -129,6 +137,7 @@ async def _run(
                 on_start=bar.start,
                 on_row=lambda row: bar.advance(),
             )
+    return summary, None if auditor is None else auditor.counts
 
 
 def _run_ray(
@@ -186,6 +195,17 @@ def _tell(summary: Summary, config: Config, source: str, *, json: bool) -> None:
         return
     stdout().print(_table(summary))
     remark(price_remark(config))
+
+
+def _tell_audits(counts: Counts) -> None:
+    ended = {how: counts.ended.get(how, 0) for how in ("agreed", "differed", "unknown")}
+    paused = counts.questions.get("paused", 0)
+    left_out = f"; {paused:,} answers were left out while auditing paused" if paused else ""
+    told = ", ".join(f"{number:,} {how}" for how, number in ended.items())
+    remark(
+        f"{sum(ended.values()):,} kept answers were audited ({told}) for {format_usd(counts.cost_nano_usd)}, which is "
+        f"in no cost told here{left_out}; see: corea audit status"
+    )
 
 
 def _table(summary: Summary) -> Table:

@@ -168,9 +168,14 @@ def kept(threshold: float | None, tie_fraction: float, *, model: str = "the smal
 
 def configured(signal: str, map: Path | None) -> str:
     """The ``confidence`` that a tier must have for a signal, as TOML."""
+    from corea.confidence import fitted
+
     name, *rest = signal.split(":")
     if name == "fitted":
-        return f'{{ estimator = "fitted", map = {quoted(map)} }}'
+        leave = ", allow_code = true" if map and "generated_tests" in fitted.read(map).signals else ""
+        return f'{{ estimator = "fitted", map = {quoted(map)}{leave} }}'
+    if name == "generated_tests":
+        return '{ estimator = "generated_tests", allow_code = true }'
     if name == "self_consistency":
         return f'{{ estimator = "self_consistency", samples = {rest[0]} }}'
     estimator = name.removesuffix("_followup")

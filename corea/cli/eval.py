@@ -15,6 +15,7 @@ from rich.text import Text
 
 from corea.cli.console import print_json, remark, stdout
 from corea.cli.domain import domain
+from corea.cli.drops import drops
 from corea.cli.gate import gate
 from corea.cli.ladder import ladder
 from corea.cli.options import (
@@ -45,8 +46,8 @@ def run(
         typer.Option(
             "--data",
             metavar="FILE",
-            help="Questions with answers: JSONL or .gz, gsm8k-sample, or hf:owner/name:split (extra hub). "
-            "May be repeated.",
+            help="Questions with answers: JSONL or .gz, gsm8k-sample, programs-sample, or hf:owner/name:split (extra "
+            "hub); also files of HumanEval and MBPP. May be repeated.",
         ),
     ],
     out: Annotated[
@@ -239,6 +240,7 @@ def report(
 
 
 app.command("domain")(domain)
+app.command("drops")(drops)
 app.command("gate")(gate)
 app.command("ladder")(ladder)
 app.command("tasks")(tasks)

@@ -32,7 +32,8 @@ def summary(
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Sum up requests, deferrals, cost, saving and latency, by whole hours."""
+    """Sum up requests, deferrals, cost, saving and latency, by whole hours. What audits cost is told beside them."""
+    from corea.ledger import audits
     from corea.ledger.database import reading
     from corea.ledger.rollups import Group
     from corea.ledger.rollups import summary as sum_up
@@ -41,6 +42,8 @@ def summary(
     since_unix_s = None if since is None else time.time() - duration_s(since, "--since")
     with reading(Config.load(config).ledger.url) as ledger:
         found = sum_up(ledger, since_unix_s=since_unix_s, by=groups)
+        # Of the same whole hours.
+        costs = audits.costs(ledger, since_unix_s=None if since_unix_s is None else since_unix_s // 3600 * 3600)
     if json:
         more = [
             {"p50_s": one.latency_s(0.5), "p95_s": one.latency_s(0.95), "p99_s": one.latency_s(0.99)} for one in found
@@ -65,6 +68,10 @@ def summary(
     stdout().print(table)
     if any(one.cost_unknown for one in found):
         remark("+ the cost of some requests is not known, and not in the sum")
+    if costs.audits:
+        unknown = f", and {costs.unknown:,} of them what nobody knows" if costs.unknown else ""
+        told = f"{costs.audits:,} audits cost {format_usd(costs.cost_nano_usd)}{unknown}"
+        remark(f"beside it, {told}; see: corea audit status")
 
 
 @app.command()

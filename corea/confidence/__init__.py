@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from corea.confidence.base import Estimate, Estimator, Exchange
 from corea.confidence.expected import Expected
+from corea.confidence.generated_tests import GeneratedTests
 from corea.confidence.logprob import Logprob
 from corea.confidence.p_true import PTrue
 from corea.confidence.self_consistency import SelfConsistency
@@ -14,6 +15,7 @@ __all__ = [
     "Estimator",
     "Exchange",
     "Expected",
+    "GeneratedTests",
     "Logprob",
     "PTrue",
     "SelfConsistency",

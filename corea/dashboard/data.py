@@ -330,11 +330,21 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spoken:
+    """A policy decided so many attempts, and said this of the newest one."""
+
+    policy: str
+    count: int
+    said: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decisions:
     """Of the newest ``requests``, at most ``SAMPLE``."""
 
     requests: int
     decided: Sequence[Decided]
+    policies: Sequence[Spoken] = ()
 
 
 def decisions(source: HasEngine | Engine, filters: Filters, *, now_unix_s: float) -> Decisions:
@@ -347,11 +357,26 @@ def decisions(source: HasEngine | Engine, filters: Filters, *, now_unix_s: float
             query = select(a.tier, a.keep, a.reason, a.guard, func.count().label("n")).where(a.trace_id.in_(some))
             for row in connection.execute(query.group_by(a.tier, a.keep, a.reason, a.guard)):
                 counts[row.tier, row.keep, row.reason, row.guard] += row.n
+        policies = _spoken(connection, ids)
     decided = [
         Decided(tier=tier, keep=keep, reason=reason, guard=guard, count=n)
         for (tier, keep, reason, guard), n in sorted(counts.items(), key=lambda one: (-one[1], str(one[0])))
     ]
-    return Decisions(requests=len(ids), decided=decided)
+    return Decisions(requests=len(ids), decided=decided, policies=policies)
+
+
+def _spoken(connection: Connection, ids: Sequence[str]) -> list[Spoken]:
+    """By policy, the busiest first; ``ids`` are newest first."""
+    a = attempts.c
+    counts: Counter[str] = Counter()
+    said: dict[str, tuple[int, str | None]] = {}
+    place = {id: i for i, id in enumerate(ids)}
+    query = select(a.trace_id, a.policy, func.coalesce(a.note, a.failure_message).label("said"))
+    for some in _chunks(ids):
+        for row in connection.execute(query.where(a.trace_id.in_(some), a.policy.is_not(None))):
+            counts[row.policy] += 1
+            said[row.policy] = min(said.get(row.policy, (len(ids), None)), (place[row.trace_id], row.said or ""))
+    return [Spoken(policy=name, count=n, said=said[name][1] or None) for name, n in counts.most_common()]
 
 
 def asked_first(source: HasEngine | Engine, filters: Filters, *, now_unix_s: float) -> list[Row]:

@@ -45,6 +45,7 @@ def overview(view: View, found: Overview) -> str:
     bars = found.totals.bars
     body.append(tag("div", figure(_requests(bars)), figure(_money(bars)), figure(_latency(bars)), cls="charts"))
     body.append(_decisions(view, found.decisions))
+    body.append(_policies(found.decisions))
     tables = (_by(view, name, title, found.totals.by[name], total) for name, title in _TABLES)
     body.append(tag("div", tables, cls="tables"))
     return document(view, "Overview", body, live=True)
@@ -284,6 +285,25 @@ def _decided(one: Decided, requests: int, most: int) -> Html:
     return tag(
         "tr", tag("th", words, scope="row"), tag("td", one.tier), tag("td", chip(kind, kind.capitalize())),
         tag("td", count(one.count), cls="num"), tag("td", share(one.count / requests), cls="num"), tag("td", drawing),
+    )  # fmt: skip
+
+
+def _policies(decisions: Decisions) -> Html | None:
+    """What policies last said: of a budget, how it fares and what drop it is paying with."""
+    if not decisions.policies:
+        return None
+    rows = (
+        tag(
+            "tr", tag("th", one.policy, scope="row"), tag("td", count(one.count), cls="num"),
+            tag("td", one.said or "nothing"),
+        )
+        for one in decisions.policies
+    )  # fmt: skip
+    told = f"Attempts that a policy decided: the newest {counted(decisions.requests, 'request')}"
+    columns = (("Policy", False), ("Attempts", True), ("Last said", False))
+    return tag(
+        "section", tag("h2", "Policies", id="policies"), table(told, columns, rows), cls="card",
+        aria_labelledby="policies",
     )  # fmt: skip
 
 

@@ -106,7 +106,7 @@ def certificate_of(
     """Certify the chosen signal. ``fitted``: the map behind the signal ``fitted``. Raises :class:`InputError`."""
     pair = choice.pair
     tasks = sorted({str(task) for task in pair.tasks if task is not None})
-    shapes = _shapes(outcomes, pair)
+    shapes = shapes_of_pair(outcomes, pair)
     models, prompts = hashes_of(shapes) if shapes else (None, None)
     return Certificate(
         promises=_promises(pair, choice.signal, terms),
@@ -144,7 +144,7 @@ def certified(pair: Pair, signal: str, terms: Terms) -> Certified:
 
 def with_map(pair: Pair, fitted: ConfidenceMap, outcomes: Outcomes) -> Choice:
     """The questions the map was not fitted on, judged by it. Raises :class:`InputError` for another model's map."""
-    shapes = _shapes(outcomes, pair)
+    shapes = shapes_of_pair(outcomes, pair)
     if shapes and hashes_of(shapes[:1]) != (fitted.model, fitted.prompt):
         raise InputError("the map was fitted for another model or prompt than these outcomes; fit one for them")
     _check_mappable(fitted.signals, outcomes, pair)
@@ -162,7 +162,7 @@ def fit_map(
     if not signals:
         raise _no_confidence(pair)
     _check_mappable(signals, outcomes, pair)
-    shapes = _shapes(outcomes, pair)
+    shapes = shapes_of_pair(outcomes, pair)
     models, prompts = hashes_of(shapes[:1]) if shapes else ("", "")
     rng = np.random.default_rng(0)
     return fit(kind, pair, signals, model=models, prompt=prompts, created_at=created_at, rng=rng, share=share)
@@ -199,7 +199,7 @@ def _area_by_deferral(curve: DeferralCurve) -> float:
     return float(np.trapezoid(accuracies[::-1], rates[::-1]))
 
 
-def _shapes(outcomes: Outcomes, pair: Pair) -> list[Shape]:
+def shapes_of_pair(outcomes: Outcomes, pair: Pair) -> list[Shape]:
     """Of the pair's two tiers, as they stand in a cascade of the two; none for foreign outcomes."""
     shapes = dict(zip(outcomes.tiers, outcomes.metadata.get("shapes", ()), strict=False))
     if pair.small not in shapes or pair.large not in shapes:
@@ -213,7 +213,7 @@ def usable_signals(outcomes: Outcomes, pair: Pair) -> tuple[str, ...]:
     Where the reply states the confidence, it must be a stated one: judged by another, the tier would not be asked for
     that line, and its answers would be others.
     """
-    shapes = _shapes(outcomes, pair)
+    shapes = shapes_of_pair(outcomes, pair)
     stated = bool(shapes) and asks_inline(shapes[0])
     return tuple(name for name in pair.confidence if name in INLINE or not stated)
 

@@ -1,7 +1,7 @@
 """Where questions with gold answers come from: files, the packaged sample, or a data set of the Hugging Face Hub.
 
 ``hf:openai/gsm8k/main:test`` is the split ``test`` of the configuration ``main`` of ``openai/gsm8k``; a local folder
-may stand for the repository. Grades nothing and asks no model.
+may stand for the repository. Rows of HumanEval and MBPP are known by their fields. Grades nothing and asks no model.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 from corea.batch.rows import BadLine, Question, question_of, read_questions
 from corea.confidence.protocol import last_boxed
 from corea.errors import ExtraMissing, InputError
-from corea.samples import GSM8K
+from corea.evaluate.programs import is_programs, read_programs, task_of
+from corea.samples import GSM8K, PROGRAMS
 
 #: Questions that ship with the package, by name.
-SAMPLES: Mapping[str, Path] = {"gsm8k-sample": GSM8K}
+SAMPLES: Mapping[str, Path] = {"gsm8k-sample": GSM8K, "programs-sample": PROGRAMS}
 
 _HUB = "hf:"
 _QUESTION = ("question", "problem", "question_stem", "prompt", "input")
@@ -56,7 +57,7 @@ def _questions(source: str) -> Iterator[Question | BadLine]:
             f"{source} is neither a file nor one of the packaged samples ({', '.join(SAMPLES)}); "
             "a data set of the Hub is written hf:owner/name:split"
         )
-    return read_questions(path)
+    return read_programs(path) if is_programs(path) else read_questions(path)
 
 
 def _hub_questions(source: str) -> Iterator[Question | BadLine]:
@@ -82,6 +83,8 @@ def _hub_questions(source: str) -> Iterator[Question | BadLine]:
 
 def _plain(row: Mapping[str, Any], number: int, repository: str) -> dict[str, Any]:
     """A data set's row as our format has it. Leaves out what it does not find, which is then told as missing."""
+    if (program := task_of(row)) is not None:
+        return program
     task = repository.rstrip("/").rsplit("/", maxsplit=1)[-1]
     plain: dict[str, Any] = {"id": str(row.get("id") or f"{task}-{number}"), "task": task}
     question = next((row[name] for name in _QUESTION if isinstance(row.get(name), str)), None)

@@ -143,7 +143,8 @@ async def _row(tier: Tier, question: Question, plan: Plan) -> Row:
     latency_s = time.monotonic() - started
     parsed = parse(reply.text, question.kind)
     exchange = Exchange(prompt=prompt, reply=reply, parsed=parsed, kind=question.kind)
-    signals = Signals(inline=inline, samples=plan.samples) if not tier.is_last else None
+    runs_code = plan.allow_code and question.kind == "code"
+    signals = Signals(inline=inline, samples=plan.samples, allow_code=runs_code) if not tier.is_last else None
     told = await signals.collect(exchange, tier.model, timeout_s=limit_s) if signals else {}
     answer = parsed.answer or parsed.visible
     right = await asyncio.to_thread(

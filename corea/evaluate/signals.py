@@ -1,7 +1,8 @@
 """Every confidence signal from one reply: what can be read off it, and two short second turns.
 
 The digit's follow-up serves two signals (its text, and the mean of its distribution), so a pass costs one reply, two
-second turns and, where asked for, the samples of self-consistency.
+second turns and, where asked for, the samples of self-consistency. A program that may be run has a third second turn,
+which asks for tests of it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ TOP_LOGPROBS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signals:
-    """Which signals a pass collects. ``inline`` adds those that are stated in the reply itself."""
+    """Which signals a pass collects. ``inline`` adds those that are stated in the reply itself.
+
+    ``allow_code`` adds the one of programs, which are run for it.
+    """
 
     inline: bool = False
     samples: int = 0
+    allow_code: bool = False
 
     @property
     def estimators(self) -> Mapping[str, Estimator]:
@@ -32,6 +37,8 @@ class Signals:
         found = {name: estimator(name) for name in names}
         if self.samples:
             found["self_consistency"] = SelfConsistency(samples=self.samples)
+        if self.allow_code:
+            found["generated_tests"] = estimator("generated_tests", allow_code=True)
         return found
 
     async def collect(self, exchange: Exchange, model: Model, *, timeout_s: float) -> dict[str, Estimate]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -37,7 +37,19 @@ class Policed(Collector):
         families = {name: GaugeMetricFamily(name, text, labels=["policy"]) for name, text in told.items()}
         for label, metric, value in self._samples():
             families[metric].add_metric([label], value)
-        return [family for family in families.values() if family.samples]
+        return [*(family for family in families.values() if family.samples), *self._hedges()]
+
+    def _hedges(self) -> Iterator[Metric]:
+        hedges = CounterMetricFamily(
+            "corea_hedges", "Tiers asked beside the one before them; refused: too many.", labels=["policy", "what"]
+        )
+        for label, policies in self._policies.named.items():
+            for policy in policies:
+                if isinstance(policy, Latency) and policy.may_hedge:
+                    hedges.add_metric([label, "begun"], policy.hedges)
+                    hedges.add_metric([label, "refused"], policy.refused_hedges)
+        if hedges.samples:
+            yield hedges
 
     def _samples(self) -> Iterator[tuple[str, str, float]]:
         for label, policies in self._policies.named.items():

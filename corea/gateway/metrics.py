@@ -88,7 +88,8 @@ class Metrics:
         self._requests.labels(served.route, str(served.status)).inc()
         self._seconds.labels(served.route).observe(elapsed_s)
         if served.first_token_s is not None and served.trace is not None:
-            self._first_token.labels(served.trace.attempts[-1].tier).observe(served.first_token_s)
+            heard = served.trace.attempt or served.trace.attempts[-1]
+            self._first_token.labels(heard.tier).observe(served.first_token_s)
 
     def waited(self, waited_s: float) -> None:
         self._wait.observe(waited_s)

@@ -29,7 +29,7 @@ from corea.gateway.endpoints import Endpoint
 from corea.gateway.errors import ApiError
 from corea.gateway.served import PROBES, Served, served_now
 from corea.models.base import Model
-from corea.policy.base import Policy
+from corea.policy.base import Hedge, Policy
 from corea.telemetry import carrying
 from corea.tier import AS_CONFIGURED, Hear, Sampling, Tier
 from corea.types import Attempt, Prompt, Reply, Request
@@ -133,6 +133,7 @@ class _Watched(Tier):
         hear: Hear | None = None,
         policies: Sequence[Policy] = (),
         elapsed_s: float = 0.0,
+        hedged: Callable[[Hedge], object] | None = None,
     ) -> Attempt:
         streams = hear is not None and self.is_heard_live
         with self.spans.call(self, of_sampling(self, sampling, streams=streams)) as span:
@@ -144,6 +145,7 @@ class _Watched(Tier):
                 hear=hear,
                 policies=policies,
                 elapsed_s=elapsed_s,
+                hedged=hedged,
             )
             _tell(span, of_attempt(attempt))
             if attempt.failure is not None:

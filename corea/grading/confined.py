@@ -10,7 +10,8 @@ corea's. What holds it, for root as for anybody, without special rights, in ordi
 
 Success is told with a word that the program was not given, after the tests ran. A program shares the interpreter with
 that word and with its tests, so one that is written to cheat can: by looking through the interpreter's frames, or by
-returning things that claim to be equal to everything. This holds malice in; it does not make it honest.
+returning things that claim to be equal to everything. This holds malice in; it does not make it honest. Where only
+values are asked for, there is nothing to find: what they should be stays outside.
 """
 
 from __future__ import annotations
@@ -179,6 +180,8 @@ _READABLE = (
     "/dev/urandom",
 )
 _MAX_WHY_CHARS = 300
+#: A longer value is not told: all of them must fit into one report.
+_MAX_VALUE_CHARS = 1000
 
 
 class _Refused(Exception):
@@ -198,7 +201,8 @@ def _main() -> None:
         _tell(channel, {"refused": str(exc)})
         return
     _tell(channel, {"ready": True})
-    _tell(channel, {"word": job["word"], "why": _why(job)})
+    why = _why(job) if "tests" in job else _asked(job, channel)
+    _tell(channel, {"word": job["word"], "why": why})
     os._exit(0)
 
 
@@ -228,6 +232,51 @@ def _why(job: dict[str, Any]) -> str | None:
         vars(builtins).update(originals)
         return _told(exc, job["tests"], job["memory_mib"])
     return None
+
+
+def _asked(job: dict[str, Any], channel: int, tell: Any = _tell) -> str | None:
+    """Run the program, then tell what each expression gives, one by one. None when all were asked.
+
+    What the values should be is not known here, so a program can look where it likes.
+    """
+    originals = dict(vars(builtins))
+    module = ModuleType("program")
+    sys.modules["program"] = sys.modules["__main__"] = module
+    try:
+        exec(compile(job["program"], "<program>", "exec"), vars(module))  # noqa: S102
+        for expression in job["expressions"]:
+            vars(builtins).update(originals)
+            vars(module)["__builtins__"] = builtins
+            tell(channel, {"word": job["word"], "value": _value(expression, vars(module))})
+    except BaseException as exc:  # noqa: BLE001
+        vars(builtins).update(originals)
+        return _told(exc, "", job["memory_mib"])
+    return None
+
+
+def _value(expression: str, names: dict[str, Any]) -> str | None:
+    """A plain value as Python writes it; None where there is none, or one too long to tell."""
+    try:
+        written = repr(_plain(eval(compile(expression, "<tests>", "eval"), names)))  # noqa: S307
+    except BaseException:  # noqa: BLE001
+        return None
+    return written if len(written) <= _MAX_VALUE_CHARS else None
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples, counters, enumerations and the like as what they are equal to."""
+    if value is None or isinstance(value, bool):
+        return value
+    kind: Any
+    for kind in (int, float, complex, str, bytes):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, dict):
+        return {_plain(key): _plain(one) for key, one in value.items()}
+    for kind in (list, tuple):
+        if isinstance(value, kind):
+            return kind(_plain(one) for one in value)
+    return set(value) if isinstance(value, frozenset | set) else value
 
 
 def _told(exc: BaseException, tests: str, memory_mib: int) -> str:

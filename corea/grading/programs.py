@@ -35,7 +35,21 @@ _FIRST_LINE = re.compile(
 _DEFINITION = re.compile(r"^(?:(?:async )?def|class) (\w+)", re.MULTILINE)
 _FUTURE = re.compile(r"^from __future__ import [^\n]*\n?", re.MULTILINE)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _parsing = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What can be tested by somebody who does not know the tests: a reply's program, and the name that was asked for.
+
+    ``head`` is how the definition of ``name`` begins, its body left out; ``names`` are all that the program defines.
+    """
+
+    program: str
+    name: str
+    head: str
+    names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +115,40 @@ def program_of(reply: str, *, entry_point: str | None = None, tests: str = "", p
         if _DEFINITION.search(blocks[at]):
             return _with_needs(blocks[at], sources[: at + 1])
     return blocks[-1] if blocks else None
+
+
+def subject_of(reply: str, prompt: str) -> Subject | None:
+    """The program in a reply, and which of its functions or classes the prompt asks for; None without either.
+
+    That is the last function that the prompt begins; else the last that it speaks of (``name(``, or in backticks);
+    else the last that the program defines.
+    """
+    begun = [node.name for node in _statements(_unfinished(prompt)) if isinstance(node, _Function)][-1:]
+    program = program_of(reply, entry_point=begun[0] if begun else None, prompt=prompt)
+    made = {node.name: node for node in _statements(program or "") if isinstance(node, _Definition)}
+    if program is None or not made:
+        return None
+    spoken_of = [name for name in made if re.search(rf"\b{name}\(|`{name}`", prompt)]
+    usual = [name for name in made if name != "main" and not name.startswith("test")]
+    name = next(names[-1] for names in ([one for one in begun if one in made], spoken_of, usual, list(made)) if names)
+    return Subject(program=program, name=name, head=_head(made[name]), names=frozenset(_defined(program)))
+
+
+def lacking(code: str, names: frozenset[str]) -> set[str]:
+    """Names that the code reads and that are neither its own, nor built in, nor among ``names``."""
+    return _lacking(code) - names
+
+
+def _head(definition: _Definition) -> str:
+    """A definition without its body; a class with the heads of its methods."""
+    (node,) = ast.parse(ast.unparse(definition)).body
+    assert isinstance(node, _Definition)  # noqa: S101 - what is written out reads back as it was
+    methods = [part for part in node.body if isinstance(part, _Function)] if isinstance(node, ast.ClassDef) else []
+    for part in (node, *methods):
+        part.body = [ast.Expr(ast.Constant(...))]
+    if methods:
+        node.body = [*methods]
+    return ast.unparse(node)
 
 
 def _blocks(reply: str) -> list[str]:
@@ -179,7 +227,7 @@ def _awaits_call(tests: str) -> bool:
 def _statements(code: str) -> list[ast.stmt]:
     """Of its top level; none if it is not Python."""
     try:
-        with _quietly():
+        with quietly():
             return ast.parse(code).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
@@ -188,7 +236,7 @@ def _statements(code: str) -> list[ast.stmt]:
 def _compiles(code: str) -> bool:
     """Stricter than parsing: "return" outside a function does not compile."""
     try:
-        with _quietly():
+        with quietly():
             compile(code, "<program>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
@@ -196,7 +244,7 @@ def _compiles(code: str) -> bool:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """What Python has to say about a model's style is nobody's business. Filters are the process's: hence the lock."""
     with _parsing, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -6,7 +6,7 @@ last word is the safest one's. To leave a tier out is to defer. Knows no models 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -24,6 +24,18 @@ class Second:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hedge:
+    """Ask the next tier beside this one, where this one has not answered after so long; who is first is not waited for.
+
+    ``allowed`` is asked once that time is over, and counts what it allows; ``policy`` is who wants it.
+    """
+
+    after_s: float
+    allowed: Callable[[], bool]
+    policy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
     """What a confidence must reach, and which share of those that just reach it is kept; ``policy``: who said so.
 
@@ -33,6 +45,7 @@ class Bar:
     threshold: float | None
     tie_fraction: float = 1.0
     second: Second | None = None
+    hedge: Hedge | None = None
     policy: str | None = None
     note: str | None = None
 
@@ -114,8 +127,9 @@ def settle(policies: Sequence[Policy], view: View) -> Bar:
     bar = view.own
     for policy in policies:
         moved = policy.before(view, bar)
-        # Who moved it last is told: not who agreed, nor who only asks for a second signal.
-        bar = moved if replace(moved, second=bar.second) == bar else replace(moved, policy=policy.name)
+        # Who moved it last is told: not who agreed, nor who only asks for a second signal or the next tier beside it.
+        same = replace(moved, second=bar.second, hedge=bar.hedge) == bar
+        bar = moved if same else replace(moved, policy=policy.name)
     return bar
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 from corea.errors import InputError
 from corea.policy.base import Bar, View
+from corea.policy.drops import Drops
 from corea.policy.dual import Cut, Seen, Solved, cuts_of, drop, solve, spend
 from corea.policy.pace import Pace, pace
 from corea.policy.recent import Recent
@@ -60,7 +61,8 @@ class Budget:
     """One for each event loop; replicas share a ``spent`` that reads their ledger.
 
     ``floored``: whether certificates are in force after it, so that it knows what it cannot do. ``tightens=False``
-    only ever lowers a bar, and so may leave money over. ``accuracy``: of the last tier, if that is known.
+    only ever lowers a bar, and so may leave money over. ``accuracy``: of the last tier, if that is known. ``drops``:
+    what each threshold of the first of two tiers costs in accuracy, as measured; without it, what confidences say.
     """
 
     name = "budget"
@@ -76,6 +78,7 @@ class Budget:
         floored: bool = True,
         tightens: bool = True,
         accuracy: float = 1.0,
+        drops: Drops | None = None,
         label: str = "budget",
     ) -> None:
         """``tiers``: names, cheapest first, the last one too. Raises :class:`InputError` for a budget of nothing."""
@@ -90,6 +93,7 @@ class Budget:
         self._floored = floored
         self._tightens = tightens
         self._accuracy = accuracy
+        self._drops = drops
         self._since_s = wall_clock()
         self._seen = [Seen(sure=Recent(_CONFIDENCES), cost_nano_usd=Recent(_COSTS)) for _ in self._tiers]
         self._own: dict[str, Cut] = {}
@@ -111,6 +115,9 @@ class Budget:
         if view.certified:
             self._certified.add(view.tier)
         plan = self._planned()
+        if plan.short is not None or plan.pace.left_nano_usd <= 0:
+            # There is no money for asking two tiers at once.
+            bar = replace(bar, hedge=None)
         if not plan.cuts:
             return bar
         cut = plan.cuts[self._tiers.index(view.tier)]
@@ -177,8 +184,8 @@ class Budget:
         short = None
         if over > _TOLERANCE * self.nano_usd:
             short = _TOO_MANY if obeyed == list(solved.cuts) else _FORBIDDEN
-        total = drop(obeyed, judged, self._accuracy)
-        paid = total - drop(own, judged, self._accuracy)
+        total = self._drop(obeyed)
+        paid = total - self._drop(own)
         return Plan(
             pace=found,
             cuts=solved.cuts,
@@ -189,12 +196,20 @@ class Budget:
             note=self._note(found, paid, short),
         )
 
+    def _drop(self, cuts: Sequence[Cut]) -> float:
+        if self._drops is not None:
+            return self._drops.at(cuts[0])
+        return drop(cuts, self._seen[:-1], self._accuracy)
+
     def _note(self, found: Pace, paid: float, short: str | None) -> str:
         share = found.spent_nano_usd / self.nano_usd
         told = f"{share:.0%} of the {self.per}'s budget spent at {found.passed:.0%} of it"
         if short is not None:
             return f"{told}; it cannot be held: {short}"
-        return f"{told}; expected to cost {100 * paid:.2g} points" if paid > 0 else told
+        if paid <= 0:
+            return told
+        measured = "" if self._drops is None else f", as measured on {self._drops.n:,} questions"
+        return f"{told}; expected to cost {100 * paid:.2g} points{measured}"
 
     def _tell(self, plan: Plan) -> None:
         """Once a window, and not once a request."""

@@ -55,7 +55,8 @@ class Critical:
         self._second = second
 
     def before(self, view: View, bar: Bar) -> Bar:
-        return bar if bar.threshold is None else replace(bar, second=self._second)
+        # What is critical is not asked of two tiers at once: the answer that is there first is not the one to take.
+        return bar if bar.threshold is None else replace(bar, second=self._second, hedge=None)
 
     def after(self, trace: Trace) -> None:
         """Nothing is learned."""

@@ -15,7 +15,8 @@ def explain(attempt: Attempt) -> str:
                 f"reaches the threshold {number(decision.threshold)}{_set_by(decision)}."
             )
         case Reason.LAST_TIER:
-            return f"Kept the answer of {tier}: it is the last tier, whose answer is final."
+            noted = f" ({decision.note})" if decision.note else ""
+            return f"Kept the answer of {tier}: it is the last tier, whose answer is final{noted}."
         case Reason.RELAYED:
             return f"Relayed the answer of {tier}: the request went to it as it is, and nobody judged the answer."
         case Reason.BELOW_THRESHOLD:

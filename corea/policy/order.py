@@ -20,6 +20,7 @@ from corea.policy.base import Policy, Second
 from corea.policy.budget import Budget
 from corea.policy.certified import Certified
 from corea.policy.critical import Critical
+from corea.policy.drops import Drops
 from corea.policy.latency import Latency
 from corea.policy.spent import Spent
 from corea.policy_config import PolicyConfig
@@ -42,9 +43,13 @@ def build(
     has_certificate: bool,
     spent: Callable[[str | None], Spent],
     second: Second | None,
+    drops: Drops | None = None,
     wall_clock: Callable[[], float],
 ) -> tuple[Policy, ...]:
-    """What ``[policies.NAME]`` stands for. ``spent``: of a task, or of all; ``second``: what ``critical`` names."""
+    """What ``[policies.NAME]`` stands for.
+
+    ``spent``: of a task, or of all; ``second``: what ``critical`` names; ``drops``: what the budget does.
+    """
     floored = has_certificate and config.certified is not False
     made: list[Policy] = []
     if config.latency is not None:
@@ -60,6 +65,7 @@ def build(
                 floored=floored,
                 tightens=config.budget.tightens,
                 accuracy=config.budget.accuracy,
+                drops=drops,
                 label=f"policies.{name}",
             )
         )

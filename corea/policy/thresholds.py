@@ -9,8 +9,15 @@ from corea.types import Confidence, Decision, Failure, Reason
 TOO_LONG = "ContextOverflow"
 #: And those that say the model was not asked.
 NOT_CERTIFIED, SKIPPED = "NotCertified", "TierSkipped"
+#: And this one that its answer was no longer needed: of two tiers asked side by side the other one was first.
+OUTRUN = "Outrun"
 
-_REASONS = {TOO_LONG: Reason.TOO_LONG, NOT_CERTIFIED: Reason.NOT_CERTIFIED, SKIPPED: Reason.SKIPPED}
+_REASONS = {
+    TOO_LONG: Reason.TOO_LONG,
+    NOT_CERTIFIED: Reason.NOT_CERTIFIED,
+    SKIPPED: Reason.SKIPPED,
+    OUTRUN: Reason.SKIPPED,
+}
 
 
 def decide(

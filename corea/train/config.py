@@ -97,8 +97,9 @@ class WarmupConfig(_Frozen):
     #: Replies a question, at most.
     replies: int = Field(default=2, ge=1)
     #: ``lines`` learns the two last lines only. ``reply`` learns the reasoning before them too: it is the model's own,
-    #: but a very small model that does not see it forgets to reason, and answers at once.
-    learn: Literal["lines", "reply"] = "lines"
+    #: but a very small model that does not see it forgets to reason, and answers at once. ``right`` learns the
+    #: reasoning of the right replies alone, and the two last lines of all (rejection sampling, arXiv 2308.01825).
+    learn: Literal["lines", "reply", "right"] = "lines"
     #: No digit keeps more replies than this share of all: questions always answered right would teach 9, little else.
     most_share: float = Field(default=0.25, ge=0.1, le=1)
     learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)

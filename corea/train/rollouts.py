@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -118,14 +119,17 @@ def taken_up(journal: Path, fingerprint: str) -> list[Rollout]:
         journal.write_text(json.dumps({"fingerprint": fingerprint}) + "\n", encoding="utf-8")
         return []
     # Not splitlines(): replies hold line separators of their own, which JSON leaves as they are.
-    first, *whole = journal.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] or [""]
+    *lines, cut = journal.read_text(encoding="utf-8", errors="replace").split("\n")
+    first, *whole = lines or [""]
     if _fingerprint(first) != fingerprint:
         raise InputError(
             f"{journal} holds samples of another model, questions or settings; choose another output, or delete it"
         )
-    kept = journal.with_name(journal.name + ".kept")
-    kept.write_text("".join(f"{line}\n" for line in (first, *whole)), encoding="utf-8")
-    kept.replace(journal)
+    if cut:
+        # Every process of a launch may be doing this at once.
+        kept = journal.with_name(f"{journal.name}.{os.getpid()}")
+        kept.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        kept.replace(journal)
     return [Rollout(**json.loads(line)) for line in whole]
 
 

@@ -18,6 +18,8 @@ from corea.train.models import Base, in_bf16, layers_of
 from corea.train.rl import lora_config
 from corea.train.warmup import loss_of
 
+_WORK = "work"
+
 
 def train(
     config: TrainConfig, base: Base, rows: Sequence[dict[str, Any]], *, folder: Path, tell: Callable[[str], None]
@@ -35,6 +37,9 @@ def train(
         bf16=in_bf16(config.precision),
         use_cpu=not gpu,
         activation_checkpointing=gpu,
+        # Rows of much the same work make a batch: little of it is padding, or logits nobody asked for.
+        train_sampling_strategy="group_by_length",
+        length_column_name=_WORK,
         remove_unused_columns=False,
         seed=config.seed,
         # Shares of all steps.
@@ -53,7 +58,7 @@ def train(
     trainer = _Supervised(
         model=model,
         args=args,
-        train_dataset=Dataset.from_list(list(rows)),
+        train_dataset=Dataset.from_list([row | {_WORK: _work(row)} for row in rows]),
         data_collator=_Padded(base.tokenizer.pad_token_id),
         callbacks=[_Told(tell)],
     )
@@ -65,6 +70,11 @@ def train(
     trainer.save_model(str(folder / "adapter"))
     # The next stage of the same launch reads it.
     trainer.accelerator.wait_for_everyone()
+
+
+def _work(row: dict[str, Any]) -> int:
+    """A row's length, a learned token counting several times: its logits cost as much as some layers."""
+    return len(row["input_ids"]) + 8 * int(row["learned"])
 
 
 class _Supervised(Trainer):

@@ -1,8 +1,8 @@
 """The ``warmup`` stage: supervised, on the model's own replies, rewritten so that they end as the protocol wants.
 
 Only the two last lines are learned, as the reasoning is the model's own already; ``warmup.learn = "reply"`` learns it
-all. The digit is drawn from what k samples say of the question's pass rate, so that it is right on average and every
-digit occurs.
+all, and ``"right"`` that of the right replies. The digit is drawn from what k samples say of the question's pass rate,
+so that it is right on average and every digit occurs.
 """
 
 from __future__ import annotations
@@ -28,9 +28,6 @@ from corea.train.stages import claim, told
 
 if TYPE_CHECKING:
     import torch
-
-#: Labels that teach nothing, by convention of torch's cross-entropy.
-_IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +83,8 @@ def lessons(
             elif (lesson := rewritten(by_id[id], rollout, drawn_digit(right, len(own), rng))) is None:
                 without_answer += 1
             elif taken < warmup.replies:
-                rows.append(replace(lesson, learned_from=0) if warmup.learn == "reply" else lesson)
+                whole = warmup.learn == "reply" or (warmup.learn == "right" and rollout.correct == 1)
+                rows.append(replace(lesson, learned_from=0) if whole else lesson)
                 taken += 1
     if not rows:
         raise InputError(
@@ -186,20 +184,27 @@ def loss_of(
     ``logits``: (B, K, V), of the last K places; ``batch`` is padded on the left, so that the ends of all rows align.
     """
     import torch
+    from torch.utils.checkpoint import checkpoint
 
-    kept = logits.shape[1]
-    targets = batch["input_ids"][:, 1 - kept :]
-    from_end = torch.arange(kept - 1, 0, -1, device=logits.device)
-    targets = targets.masked_fill(from_end > batch["learned"][:, None], _IGNORED)
-    learned = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), targets.flatten(), ignore_index=_IGNORED
-    )
+    kept, counts = logits.shape[1], batch["learned"].tolist()
+    # The logits that chose a token stand one place before it.
+    summed = [
+        checkpoint(_summed, logits[row, -1 - count : -1], batch["input_ids"][row, -count:], use_reentrant=False)
+        for row, count in enumerate(counts)
+    ]
+    learned = torch.stack(summed).sum() / sum(counts)
     if not conftuner or digit_ids is None:
         return learned
     rows = torch.arange(len(logits), device=logits.device)
-    # The logits that chose a token stand one place before it.
     at_digit = logits[rows, kept - batch["digit_back"] - 1][:, list(digit_ids)]
     return learned + conftuner * conftuner_loss(at_digit, batch["correct"])
+
+
+def _summed(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of one row, (K, V) and (K,). Checkpointed: in float32, those of a batch would be gigabytes."""
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(logits.float(), targets, reduction="sum")
 
 
 def _without_end(visible: str) -> str:

@@ -135,6 +135,14 @@ def test_status_tells_bounds_cost_step_and_alarms(corea: Corea) -> None:
     assert "to go back: corea audit approve all" in corea("audit", "status").stdout
 
 
+def test_the_ledgers_summary_tells_what_audits_cost_beside_the_sum(corea: Corea) -> None:
+    recorded(40)
+    shown = corea("ledger", "summary")
+    assert shown.code == 0, shown.stderr
+    assert "beside it, 8 audits cost $0.000160; see: corea audit status" in shown.stderr
+    assert "audits" not in corea("ledger", "summary", "--since", "1h").stderr
+
+
 def test_approve_goes_back_to_the_certified_step_and_says_who_did(corea: Corea) -> None:
     recorded(5)
     alarm("maths")

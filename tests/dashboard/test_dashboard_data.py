@@ -19,7 +19,7 @@ from corea.dashboard.filters import DAY_S, OUTCOMES, PERIODS, Filters
 from corea.ledger import Ledger
 from corea.ledger.records import attribution
 from corea.ledger.schema import rollups, traces
-from corea.types import Reason, Trace
+from corea.types import Decision, Reason, Trace
 from dashboard.filled import KEYS, LAST, NOW, PROFILES, TASKS, attempt, some_traces, trace, write
 from ledger.stores import KINDS, fresh
 
@@ -148,6 +148,27 @@ def test_decisions_are_counted_by_reason_and_guard(filled: Filled) -> None:
     assert {(one.tier, one.keep, one.reason, one.guard): one.count for one in found.decided} == counts
     assert found.requests == len(filled.traces)
     assert any(one.guard == "repeats" for one in found.decided)
+
+
+def test_of_each_policy_the_newest_word_is_told(tmp_path: Path) -> None:
+    rng = Random(3)
+
+    def decided(policy: str | None, note: str | None) -> Decision:
+        return Decision(keep=True, reason=Reason.CONFIDENT, threshold=0.5, policy=policy, note=note)
+
+    said = [("budget", "old"), ("latency", None), (None, None), ("budget", "it costs 1.2 points"), ("budget", "older")]
+    made = [
+        trace(n, rng, at=NOW - (0 if note == "it costs 1.2 points" else 100 - n), final=0,
+              attempts=(attempt(decision=decided(policy, note)),))
+        for n, (policy, note) in enumerate(said)
+    ]  # fmt: skip
+    with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
+        write(ledger, made)
+        found = data.decisions(ledger, EVERYTHING, now_unix_s=NOW).policies
+    assert [(one.policy, one.count, one.said) for one in found] == [
+        ("budget", 3, "it costs 1.2 points"),
+        ("latency", 1, None),
+    ]
 
 
 def test_only_the_newest_requests_are_looked_at_for_decisions(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:

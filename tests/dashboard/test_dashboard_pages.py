@@ -24,7 +24,8 @@ from corea.errors import ConfigError, LedgerError
 from corea.gateway_config import DashboardConfig, GatewayConfig
 from corea.ledger import Ledger
 from corea.policy.explain import explain
-from dashboard.filled import NASTY, NOW, PASSWORD, some_traces, trace, write
+from corea.types import Decision, Reason
+from dashboard.filled import NASTY, NOW, PASSWORD, attempt, some_traces, trace, write
 from gateway.running import serving
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE")
@@ -64,6 +65,19 @@ def locked(ledger: Ledger, *, alarms: Ringing | None = None) -> Dashboard:
 @pytest.fixture
 def served(ledger: Ledger) -> Served:
     return Served(ledger, locked(ledger))
+
+
+def test_the_overview_tells_what_policies_last_said_and_nothing_where_none_spoke(
+    served: Served, tmp_path: Path
+) -> None:
+    assert "Last said" not in served.client().get("/dashboard").text
+    why = Decision(keep=True, reason=Reason.CONFIDENT, threshold=0.5, policy="budget", note=f"costs 1.2 points {NASTY}")
+    with Ledger.open(f"sqlite:///{tmp_path / 'p.db'}") as ledger:
+        write(ledger, [trace(1, Random(1), at=NOW - 60, attempts=(attempt(decision=why),), final=0)])
+        page = Served(ledger, locked(ledger)).client().get("/dashboard").text
+    assert "Last said" in page
+    assert "costs 1.2 points" in page
+    assert NASTY not in page
 
 
 # Who gets what

@@ -1,4 +1,4 @@
-"""The comparison with other gateways: what it makes of its measurements, and that the docs say what was measured."""
+"""The comparison with other gateways: what it makes of its measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.gateway import peers
-from bench.gateway.compare import DOCS, HEADING, RESULT, figures, record_of, section, shown, with_section
+from bench.gateway.compare import figures, record_of, section, shown
 from bench.gateway.load import drive, request
 from bench.gateway.measure import BODY, LOADS, SATURATED, Measured, Round, Summary, quantile, summary
 from bench.gateway.processes import cpu_s, family, pss_mb, started
@@ -60,15 +60,6 @@ def record(found: Measured) -> dict[str, Any]:
 
 def verdicts(found: Measured) -> Mapping[str, bool | None]:
     return {figure.name: figure.met for figure in figures(found.loads, found.memory_mb)}
-
-
-def test_the_docs_show_what_was_measured() -> None:
-    page = DOCS.read_text()
-    if RESULT.exists():
-        assert section(json.loads(RESULT.read_text())) in page
-        assert page.count(HEADING) == 1
-    else:
-        assert HEADING not in page
 
 
 def test_every_ratio_that_is_wanted_is_told() -> None:
@@ -123,14 +114,6 @@ def test_the_section_has_a_row_for_each_server_and_nothing_left_open() -> None:
     assert not any(word in text for word in ("nan", "None", "TODO", "{", "Missed"))
     prose = [line for line in text.splitlines() if not line.startswith("|")]
     assert max(map(len, prose)) <= 120
-
-
-@given(before=st.text(max_size=20), after=st.text(max_size=20), old=st.sampled_from([1.4, 9.0]))
-def test_a_new_section_takes_the_place_of_the_old_one_and_of_nothing_else(before: str, after: str, old: float) -> None:
-    new = section(record(measured()))
-    page = f"{before}\n\n## Configuration\n{after}"
-    assert with_section(page, new) == f"{before}\n\n{new}\n## Configuration\n{after}"
-    assert with_section(with_section(page, section(record(measured(corea=old)))), new) == with_section(page, new)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50).map(sorted), st.floats(0, 1))

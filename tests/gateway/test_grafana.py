@@ -9,6 +9,7 @@ import re
 from functools import cache
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -16,12 +17,23 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from corea import Cascade
+from corea.audit.auditor import Auditor
+from corea.audit.plans import plans_of
+from corea.audit_config import AuditConfig
 from corea.errors import UpstreamStatus
 from corea.gateway.app import Gateway
+from corea.ledger import Ledger
 from corea.models.breaker import Breaker, BreakerSettings
 from corea.models.retrying import RetryBudget
+from corea.policy.base import Policies
+from corea.policy.budget import Budget
+from corea.policy.latency import Latency
+from corea.policy.spent import Counted
 from corea.tier import Tier
+from corea.types import Decision, Reason
+from dashboard.filled import attempt, trace
 from gateway.running import UNSURE, Kept, large, small
+from policy.driven import Driven, Wall
 
 FILE = Path(__file__).parents[2] / "deploy" / "grafana" / "corea.json"
 DASHBOARD: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
@@ -35,7 +47,7 @@ _METRIC = re.compile(r"\b((?:corea|process)_[a-z_]+)\b(?:\{([^}]*)\})?")
 
 @cache
 def exposed() -> dict[str, set[str]]:
-    """Labels by metric, of a gateway that has seen a deferral, a stream, a failure and a cost that nobody knows."""
+    """Labels by metric, of a gateway with policies and an audit that has seen a little of everything."""
 
     class Budgeted:
         """A model with a retry budget, and nothing behind it."""
@@ -51,8 +63,37 @@ def exposed() -> dict[str, set[str]]:
 
     breaker = Breaker(BreakerSettings(), clock=lambda: 0.0, rng=random.Random(1))
     flaky = Tier(name="flaky", model=Budgeted(), threshold=0.5, breaker=breaker)
-    gateway = Gateway(Cascade((flaky, small(UNSURE), large(price=None)), ledger=Kept()))
+    with TemporaryDirectory() as folder, Ledger.open(f"sqlite:///{folder}/l.db") as ledger:
+        auditor = audited(ledger)
+        cascade = Cascade((flaky, small(UNSURE), large(price=None)), ledger=Kept(), policies=driven())
+        gateway = Gateway(cascade, auditor=auditor)
+        why = Decision(keep=False, reason=Reason.GUARDED, guard="refusal", policy="usual")
+        gateway.metrics.traced(trace(1, random.Random(1), attempts=(attempt(decision=why),), final=None))
+        return labels_of(gateway)
 
+
+def driven() -> Policies:
+    """A budget and a latency target that have seen some requests."""
+    wall, tiers = Wall(), ("small", "large")
+    budget = Budget(nano_usd=10**6, per="day", tiers=tiers, spent=Counted(), wall_clock=wall)
+    latency = Latency(p95_s=5.0, tiers=tiers, means=("hedge",))
+    Driven([latency, budget], wall=wall).asked(60, random.Random(1), for_s=60.0)
+    return Policies(named={"usual": (latency, budget)})
+
+
+def audited(ledger: Ledger) -> Auditor:
+    """An auditor that has seen all there is to see."""
+    settings = AuditConfig(share=0.5, max_usd_per_day=1.0, limit=0.02)
+    plans = plans_of(settings, threshold=0.8, certificate=None, tiers=2)
+    auditor = Auditor(large(), ledger, settings, plans, first="small")
+    asyncio.run(auditor.refresh())
+    counts = auditor.counts
+    counts.questions, counts.ended = {"kept": 1}, {"agreed": 1}
+    counts.trouble, counts.alarms, counts.affordable_share = {"money": 1}, {"all": 1}, 0.5
+    return auditor
+
+
+def labels_of(gateway: Gateway) -> dict[str, set[str]]:
     async def main() -> None:
         transport = httpx.ASGITransport(app=gateway)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:

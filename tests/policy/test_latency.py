@@ -6,11 +6,15 @@ import random
 
 import pytest
 
-from corea.policy.base import Bar, Policy
+from corea.policy.base import Bar, Policy, settle
+from corea.policy.budget import Budget
 from corea.policy.certified import Certified
-from corea.policy.latency import Latency, Means
+from corea.policy.critical import Critical
+from corea.policy.latency import HEDGED, Latency, Means
+from corea.policy.spent import Counted
 from corea.types import Trace
 from policy.driven import Driven, deferred
+from policy.test_policies import second
 
 
 def driven(p95_s: float, *means: Means, own: float = 0.5, small_s: float = 1.0, large_s: float = 3.0) -> Driven:
@@ -105,3 +109,73 @@ def test_requests_that_nobody_answered_are_not_measured() -> None:
         cost_nano_usd=0, baseline_nano_usd=None,
     ))  # fmt: skip
     assert (latency.measured_p95_s, latency.late) == (1.0, 0.0)
+
+
+# Hedging (what it comes to in a cascade: tests/test_hedging.py)
+
+
+def hedging(p95_s: float = 5.0, *, small_s: float = 1.0, large_s: float = 3.0) -> Driven:
+    day = driven(p95_s, "hedge", small_s=small_s, large_s=large_s)
+    run(day, n=200)
+    return day
+
+
+def bar_of(day: Driven, *more: Policy) -> Bar:
+    return settle([*day.policies, *more], day.view())
+
+
+def test_the_next_tier_is_begun_at_the_last_moment_that_leaves_it_time() -> None:
+    hedge = bar_of(hedging()).hedge
+    assert hedge is not None
+    # A tenth of the target is kept in hand: 0.9 × 5 − 3.
+    assert hedge.after_s == pytest.approx(1.5)
+    slower = bar_of(hedging(4.2)).hedge
+    assert slower is not None
+    assert slower.after_s == pytest.approx(1.0)  # not before the tier has usually answered
+
+
+def test_a_hedge_that_could_not_be_in_time_is_not_begun_and_it_is_no_means_unless_it_is_named() -> None:
+    assert bar_of(hedging(3.5)).hedge is None
+    day = driven(5.0, "skip", "keep")
+    run(day, n=200)
+    assert bar_of(day).hedge is None
+    assert bar_of(driven(5.0, "hedge")).hedge is None
+
+
+def test_at_most_one_request_in_twenty_is_hedged_whatever_comes() -> None:
+    day = hedging()
+    latency, hedge = day.policies[0], bar_of(day).hedge
+    assert isinstance(latency, Latency)
+    assert hedge is not None
+    assert [hedge.allowed() for _ in range(5)] == [True, True, False, False, False]
+    begun = latency.hedges
+    for seed in range(10):
+        run(day, n=40, seed=seed)
+        while hedge.allowed():
+            pass
+    assert latency.hedges - begun == 10 * 40 * HEDGED
+    assert latency.refused_hedges == 3 + 10
+
+
+def test_what_is_critical_is_never_hedged() -> None:
+    day = hedging()
+    critical = bar_of(day, Critical(second()))
+    assert (critical.hedge, critical.second is not None) == (None, True)
+
+
+def test_nothing_is_hedged_where_the_budget_says_no() -> None:
+    day = hedging()
+    poor, rich = (
+        Budget(nano_usd=usd, per="day", tiers=("small", "large"), spent=Counted(), wall_clock=day.wall)
+        for usd in (1, 10**12)
+    )
+    assert bar_of(day, rich).hedge is not None
+    for trace in day.traces[-40:]:
+        poor.after(trace)
+        rich.after(trace)
+    assert (bar_of(day, poor).hedge, bar_of(day, rich).hedge is not None) == (None, True)
+
+
+def test_asking_for_a_hedge_does_not_claim_the_threshold() -> None:
+    bar = bar_of(hedging())
+    assert (bar.policy, bar.threshold, bar.hedge is not None) == (None, 0.5, True)

@@ -165,6 +165,7 @@ def test_two_readings_of_one_statement_are_one_signal() -> None:
         check_independent(["p_true", "logprob"], ["logprob"], tier="small")
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["verbalized", "p_true", "logprob", "self_consistency", "gate"]), st.data())
 def test_signals_of_different_families_pass(first: str, data: st.DataObject) -> None:
     other = data.draw(st.sampled_from(["expected", "p_true", "logprob", "self_consistency", "gate"]))

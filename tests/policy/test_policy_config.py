@@ -71,6 +71,12 @@ def test_policies_are_named_and_given_to_tasks_profiles_and_all_others() -> None
     assert latency.p95_s == 3
 
 
+def test_hedging_is_done_only_where_it_is_named() -> None:
+    text = '[policies.a]\nlatency = { p95_s = 3 }\n[policies.b]\nlatency = { p95_s = 3, may = ["skip", "hedge"] }\n'
+    found = policies_of(config(text)).named
+    assert [isinstance(one, Latency) and one.may_hedge for name in "ab" for one in found[name]] == [False, True]
+
+
 @pytest.mark.parametrize(
     "text,field,words",
     [

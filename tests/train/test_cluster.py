@@ -47,7 +47,7 @@ def test_deepspeed_is_told_the_batch_by_the_trainer(stage: int) -> None:
 
 
 def test_every_launch_command_that_is_written_down_is_one_that_accelerate_takes() -> None:
-    texts = [path.read_text(encoding="utf-8") for path in (*EXAMPLES.iterdir(), ROOT / "docs" / "training.md")]
+    texts = [path.read_text(encoding="utf-8") for path in (*EXAMPLES.iterdir(), ROOT / "docs" / "training-cluster.md")]
     commands = [line for text in texts for line in re.findall(r"accelerate launch [^`\n]+", text)]
     assert len(commands) >= len(KINDS)
     for command in commands:

@@ -24,7 +24,7 @@ from corea.train.config import TrainConfig, WarmupConfig
 from corea.train.config import parse as parse_config
 from corea.train.models import Base, prepared, with_adapter
 from corea.train.replies import read
-from corea.train.rollouts import Failed, Rollout, Source, from_model, from_transformers, pass_rates
+from corea.train.rollouts import Failed, Rollout, Source, from_model, from_transformers, pass_rates, taken_up
 from corea.train.rollouts import run as sample
 from corea.train.supervised import _Padded
 from corea.train.warmup import Lesson, balanced, drawn_digit, encoded, lessons, loss_of, rewritten
@@ -78,6 +78,23 @@ def test_the_whole_reply_is_learned_where_that_is_wanted_and_its_lines_alone_oth
     learned = [base.tokenizer.decode(one["input_ids"][-one["learned"] :]) for one in (lines, reply)]
     assert learned[0].lstrip().startswith("Answer: 2\nConfidence: ")
     assert learned[1].startswith("1 and 1 is 2.\nAnswer: 2")
+
+
+def test_where_right_replies_are_learned_whole_the_wrong_ones_teach_their_two_lines_alone() -> None:
+    own = [Rollout(id="q1", sample=i, text="So it is 2.", correct=float(i % 2), finished=True) for i in range(8)]
+    made = lessons(QUESTIONS, own, WarmupConfig(learn="right", replies=8, most_share=1), rng=random.Random(0))
+    assert {lesson.correct for lesson in made.rows} == {0.0, 1.0}
+    for lesson in made.rows:
+        assert (lesson.learned_from == 0) == (lesson.correct == 1)
+
+
+def test_a_journal_that_is_whole_is_read_by_all_processes_of_a_launch_and_rewritten_by_none(tmp_path: Path) -> None:
+    sampled(config(tmp_path), from_model(ScriptedModel("m", replies=reply_to), config(tmp_path).rollouts))
+    journal = tmp_path / "rollouts.jsonl"
+    before = journal.stat()
+    assert len(taken_up(journal, "f")) == len(QUESTIONS) * 3
+    assert (journal.stat().st_ino, journal.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert [path.name for path in tmp_path.iterdir()] == ["rollouts.jsonl"]
 
 
 def test_an_endpoint_is_asked_k_times_a_question_and_graded(tmp_path: Path) -> None:
