@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.parts.records import kept
+from bench.parts.records import read as read_record
 from bench.real_outcomes import OUTCOMES
 from corea.confidence import Logprob
 from corea.evaluate.baselines import Baseline, compare
@@ -89,6 +91,11 @@ def figures(pair: Pair) -> dict[str, Any]:
         },
         "all_tests_agree": _all_agree(pair),
     }
+
+
+def part(bench: Path) -> str:
+    """The figures for docs/programs.md, nothing before the first run."""
+    return "\n".join(table(read_record(bench, "programs"))) if kept(bench, "programs") else ""
 
 
 def table(found: dict[str, Any]) -> Iterator[str]:

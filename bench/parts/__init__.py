@@ -28,6 +28,7 @@ PARTS: Mapping[str, str] = {
     "gateway-compare": "bench.gateway.compare:part",
     "gateway-compare-short": "bench.gateway.compare:short",
     "peers": "bench.peers.page:part",
+    "programs": "bench.programs:part",
 }
 
 
