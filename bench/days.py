@@ -348,7 +348,7 @@ def budget_runs(seeds: int) -> tuple[list[dict[str, Any]], dict[str, Played]]:
 
 def latency_runs(seeds: int) -> tuple[list[dict[str, Any]], dict[str, Played]]:
     pool, found, drawn = pools()["gsm8k"], [], {}
-    for name in ("steady", "burst", "drift"):
+    for name in DAYS:
         for target in (None, P95_S):
             runs = [latency_day(DAYS[name](PER_HOUR), pool, seed, p95_s=target) for seed in range(seeds)]
             found.append({
