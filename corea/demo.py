@@ -59,12 +59,10 @@ class Side:
 
     @classmethod
     def of(cls, answers: Sequence[Answer]) -> Side:
-        costs = [answer.cost_nano_usd for answer in answers]
-        known = [cost for cost in costs if cost is not None]
         return cls(
             right=sum(answer.right for answer in answers),
             deferred=sum(answer.deferred for answer in answers),
-            cost_nano_usd=sum(known) if len(known) == len(costs) else None,
+            cost_nano_usd=_sum([answer.cost_nano_usd for answer in answers]),
             elapsed_s=sum(answer.elapsed_s for answer in answers),
         )
 
@@ -142,12 +140,10 @@ def _asked(first: Attempt, last: Attempt) -> tuple[Attempt, ...]:
 
 async def _answer(attempts: Sequence[Attempt], question: Question) -> Answer:
     """Of a cascade that made these attempts, the last of which it handed out."""
-    costs = [attempt.cost_nano_usd for attempt in attempts]
-    known = [cost for cost in costs if cost is not None]
     return Answer(
         right=await _right(attempts[-1].answer or attempts[-1].text, question),
         deferred=len(attempts) > 1,
-        cost_nano_usd=sum(known) if len(known) == len(costs) else None,
+        cost_nano_usd=_sum([attempt.cost_nano_usd for attempt in attempts]),
         elapsed_s=sum(attempt.latency_s for attempt in attempts),
     )
 
@@ -156,3 +152,8 @@ async def _right(answer: str | None, question: Question) -> bool:
     if question.gold is None or question.kind is None:
         return False
     return await asyncio.to_thread(grade, answer, question.gold, question.kind)
+
+
+def _sum(costs: Sequence[int | None]) -> int | None:
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,14 +12,14 @@ from typing import Any, Literal
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from corea.dashboard.alarms import Alarm
 from corea.dashboard.pages import SESSION, Dashboard
 from corea.dashboard.session import SignIn
 from corea.ledger import Ledger
 from dashboard.filled import NASTY, NOW, PASSWORD, some_traces, trace, write
-from evaluate.test_report_in_a_browser import ARGUMENTS, measured
+from evaluate.test_report_in_a_browser import measured
 
 SIZES = {"phone": (390, 844), "desktop": (1380, 900)}
 PATHS = {
@@ -83,18 +81,6 @@ class Opened:
     page: Page
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        why = "no Chromium on this machine; install one (Debian: apt-get install chromium) to look at the pages"
-        (pytest.fail if os.environ.get("COREA_REQUIRE_BROWSER") else pytest.skip)(why)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -12,15 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from corea.evaluate.report import to_html
 from evaluate.test_report import pair_of, report_of
 
-ARGUMENTS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 SIZES = {"phone": (390, 844), "small phone": (360, 640), "desktop": (1280, 900)}
 SECTIONS = ("promise", "signals", "cascade", "confidence", "by-task", "wrong", "slices", "method")
 CHARTS = ("frontier", "costs", "reliability", "risk", "fates", "accuracies")
@@ -34,18 +28,6 @@ class Opened:
     page: Page
     requests: list[str]
     complaints: list[str]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        why = "no Chromium on this machine; install one (Debian: apt-get install chromium) to look at the page"
-        (pytest.fail if os.environ.get("COREA_REQUIRE_BROWSER") else pytest.skip)(why)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
