@@ -12,7 +12,7 @@ import typer
 
 from corea.cli.console import print_json, stdout
 from corea.cli.options import ConfigFile, Delta, Domain, DropIncomplete, Guards, Json, Large, MaxDrop, Small
-from corea.cli.outcomes import guards_in_force, load_pair, refuse_to_overwrite, tell_left_out
+from corea.cli.outcomes import load_guarded, refuse_to_overwrite, tell_left_out
 from corea.cli.propose import lines_of, propose
 from corea.errors import InputError
 from corea.extras import extra
@@ -61,7 +61,6 @@ def certify(
     """Find the cheapest threshold with a promise: at most so much of the large model's accuracy is lost."""
     with extra("evaluate"):
         from corea.evaluate.certification import Terms, certificate_of, choose, with_map
-        from corea.evaluate.guarded import guarded
 
     from corea.confidence.fitted import read as read_map
     from corea.policy.certificate import dump
@@ -93,8 +92,9 @@ def certify(
     if not outcomes:
         raise InputError("there is nothing to certify; name outcomes (corea eval run), or use --from-ledger")
     refuse_to_overwrite(out, outcomes if map is None else [*outcomes, map])
-    rows, pair, left_out = load_pair(outcomes, small=small, large=large, drop_incomplete=drop_incomplete)
-    pair = guarded(pair, rows, guards_in_force(guard, domain))
+    rows, pair, left_out = load_guarded(
+        outcomes, small=small, large=large, drop_incomplete=drop_incomplete, guard=guard, domain=domain
+    )
     fitted = None if map is None else read_map(map)
     choice = choose(pair, signal, rows) if fitted is None else with_map(pair, fitted, rows)
     terms = Terms(max_drop=max_drop, delta=delta, by_task=by == "task", split_delta=split_delta)

@@ -12,7 +12,7 @@ import typer
 from corea.cli.certify import configured, guards_configured, kept, quoted, say
 from corea.cli.console import print_json
 from corea.cli.options import Delta, Domain, DropIncomplete, Guards, Json, Large, MaxDrop, OutcomesFiles, Small
-from corea.cli.outcomes import guards_in_force, load_pair, refuse_to_overwrite, tell_left_out
+from corea.cli.outcomes import load_guarded, refuse_to_overwrite, tell_left_out
 from corea.errors import InputError
 from corea.extras import extra
 
@@ -53,7 +53,6 @@ def gate(
 
         from corea.evaluate.certification import Terms
         from corea.evaluate.gates import certificate_with, fit, search, split_of
-        from corea.evaluate.guarded import guarded
 
     from corea.confidence.fitted import read as read_map
     from corea.policy.certificate import dump
@@ -64,8 +63,9 @@ def gate(
     inputs = outcomes if map is None else [*outcomes, map]
     refuse_to_overwrite(out, [*inputs, certificate])
     refuse_to_overwrite(certificate, inputs)
-    rows, pair, left_out = load_pair(outcomes, small=small, large=large, drop_incomplete=drop_incomplete)
-    pair = guarded(pair, rows, guards_in_force(guard, domain))
+    rows, pair, left_out = load_guarded(
+        outcomes, small=small, large=large, drop_incomplete=drop_incomplete, guard=guard, domain=domain
+    )
     fitted = None if map is None else read_map(map)
     halves = split_of(pair, rows, signal=signal, fitted=fitted, share=share)
     created_at = datetime.now(UTC).isoformat(timespec="seconds")

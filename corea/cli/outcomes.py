@@ -28,6 +28,23 @@ def load_pair(
     return rows, pair, left_out
 
 
+def load_guarded(
+    files: Sequence[Path],
+    *,
+    small: str | None,
+    large: str | None,
+    drop_incomplete: bool,
+    guard: Sequence[str] | None,
+    domain: Path | None,
+) -> tuple[Outcomes, Pair, int]:
+    """As :func:`load_pair`; what a guard objects to is of unknown confidence, as it is deferred."""
+    with extra("evaluate"):
+        from corea.evaluate.guarded import guarded
+
+    rows, pair, left_out = load_pair(files, small=small, large=large, drop_incomplete=drop_incomplete)
+    return rows, guarded(pair, rows, guards_in_force(guard, domain)), left_out
+
+
 def guards_in_force(named: Sequence[str] | None, domain: Path | None) -> tuple[Guard, ...]:
     """As :data:`corea.cli.options.Guards` and ``Domain`` say. Raises :class:`InputError` for a name that is none."""
     from corea.guards.domain import Unlike, load
